@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package block
+
+import "math/bits"
+
+// ChunkSize is the usual size in bytes of the pieces in which an Inbox
+// receives, and so the most that one read of a socket brings.
+const ChunkSize = 1 << 20
+
+// smallRoom is the room in bytes below which an inbox rather moves to another
+// chunk than read in small pieces.
+const smallRoom = 64 << 10
+
+// Pool hands out chunks of memory up to a limit, and keeps those that come
+// back. A Pool, its chunks and its inboxes belong to one thread.
+type Pool struct {
+	limit int // bytes that may be handed out at once
+	used  int
+	free  [64]*chunk // by power of two of the size, linked through next
+	kept  int        // bytes in free
+}
+
+// NewPool returns a pool that hands out at most limit bytes at a time, but
+// always at least one chunk of any size.
+func NewPool(limit int) *Pool { return &Pool{limit: limit} }
+
+// Used is the number of bytes handed out.
+func (p *Pool) Used() int { return p.used }
+
+// chunk is a piece of memory with several users: the inbox that fills it and
+// every message in it that somebody still holds.
+type chunk struct {
+	pool *Pool
+	next *chunk
+	buf  []byte
+	refs int
+}
+
+func (p *Pool) get(size int) *chunk {
+	class := bits.Len(uint(max(size, ChunkSize) - 1))
+	size = 1 << class
+	if p.used > 0 && p.used+size > p.limit {
+		return nil
+	}
+	c := p.free[class]
+	if c != nil {
+		p.free[class], c.next = c.next, nil
+		p.kept -= size
+	} else {
+		c = &chunk{pool: p, buf: make([]byte, size)}
+	}
+	p.used += size
+	c.refs = 1
+	return c
+}
+
+// put takes a chunk back. Large chunks are for the garbage collector, so that
+// one burst of large requests does not cost memory for ever.
+func (p *Pool) put(c *chunk) {
+	size := len(c.buf)
+	p.used -= size
+	if size > 4*ChunkSize || p.kept+size > p.limit {
+		return
+	}
+	class := bits.Len(uint(size - 1))
+	c.next, p.free[class] = p.free[class], c
+	p.kept += size
+}
+
+func (c *chunk) release() {
+	c.refs--
+	switch {
+	case c.refs == 0:
+		c.pool.put(c)
+	case c.refs < 0:
+		panic("block: chunk released twice")
+	}
+}
+
+// Hold keeps a message's bytes in place. The zero Hold holds nothing.
+type Hold struct{ c *chunk }
+
+// Release gives the bytes up. It is called once, on the pool's thread.
+func (h Hold) Release() {
+	if h.c != nil {
+		h.c.release()
+	}
+}
+
+// Inbox receives a stream in large pieces and leaves each message where it
+// arrived, contiguous, until its hold is released. An Inbox is used either to
+// receive (Room, Received, Pending, Fit, Take) or to Alloc, not for both.
+type Inbox struct {
+	pool *Pool
+	cur  *chunk
+	r, w int // cur.buf[r:w] is received and not taken
+}
+
+// NewInbox returns an inbox on the pool.
+func NewInbox(pool *Pool) *Inbox { return &Inbox{pool: pool} }
+
+// Room returns where the next bytes of the stream go: never empty, or nil when
+// the pool's limit is reached and the caller must release something first.
+func (in *Inbox) Room() []byte {
+	in.rewind()
+	if in.cur == nil || len(in.cur.buf)-in.w < smallRoom {
+		if !in.Fit(in.w-in.r+smallRoom) && (in.cur == nil || in.w == len(in.cur.buf)) {
+			return nil
+		}
+	}
+	return in.cur.buf[in.w:]
+}
+
+// Received says that n bytes were put at the start of Room.
+func (in *Inbox) Received(n int) { in.w += n }
+
+// Pending is what was received and not taken. It stays valid until the next
+// call of Room or Fit.
+func (in *Inbox) Pending() []byte {
+	if in.cur == nil {
+		return nil
+	}
+	return in.cur.buf[in.r:in.w:in.w]
+}
+
+// Fit makes sure that a message of n bytes that begins at Pending can be
+// received contiguously, moving its beginning to another chunk where it must.
+// It returns false, with nothing changed, when the pool's limit is reached.
+func (in *Inbox) Fit(n int) bool {
+	if in.cur != nil && len(in.cur.buf)-in.r >= n {
+		return true
+	}
+	if in.cur != nil && in.cur.refs == 1 && len(in.cur.buf) >= n {
+		in.w = copy(in.cur.buf, in.cur.buf[in.r:in.w])
+		in.r = 0
+		return true
+	}
+	next := in.pool.get(n)
+	if next == nil {
+		return false
+	}
+	in.replace(next)
+	return true
+}
+
+// Take consumes the first n bytes of Pending and holds them in place.
+func (in *Inbox) Take(n int) ([]byte, Hold) {
+	b := in.cur.buf[in.r : in.r+n : in.r+n]
+	in.r += n
+	in.cur.refs++
+	return b, Hold{in.cur}
+}
+
+// Skip consumes the first n bytes of Pending.
+func (in *Inbox) Skip(n int) { in.r += n }
+
+// Alloc returns n bytes of memory with a hold, packed with what was allocated
+// before, or false when the pool's limit is reached. Content is undefined.
+//
+// It is for answers that are built in place: allocations that follow each other
+// are adjacent in memory as long as a chunk lasts.
+func (in *Inbox) Alloc(n int) ([]byte, Hold, bool) {
+	if in.cur != nil && in.cur.refs == 1 && in.r == in.w {
+		in.r, in.w = 0, 0
+	}
+	if in.cur == nil || len(in.cur.buf)-in.w < n {
+		next := in.pool.get(n)
+		if next == nil {
+			return nil, Hold{}, false
+		}
+		in.replace(next)
+	}
+	b := in.cur.buf[in.w : in.w+n : in.w+n]
+	in.w += n
+	in.r = in.w
+	in.cur.refs++
+	return b, Hold{in.cur}, true
+}
+
+// Close gives the inbox's own chunk up; holds stay valid.
+func (in *Inbox) Close() {
+	if in.cur != nil {
+		in.cur.release()
+		in.cur, in.r, in.w = nil, 0, 0
+	}
+}
+
+// rewind starts the chunk anew when nobody else uses it and nothing is
+// pending, so that a quiet connection stays in one place in the cache.
+func (in *Inbox) rewind() {
+	if in.cur != nil && in.cur.refs == 1 && in.r == in.w {
+		in.r, in.w = 0, 0
+	}
+}
+
+func (in *Inbox) replace(next *chunk) {
+	if in.cur != nil {
+		n := copy(next.buf, in.cur.buf[in.r:in.w])
+		in.cur.release()
+		in.r, in.w = 0, n
+	} else {
+		in.r, in.w = 0, 0
+	}
+	in.cur = next
+}
