@@ -87,5 +87,6 @@ type Task struct {
 	Length int64
 	Data   []byte // Read and Write
 	Err    error  // the outcome
+	Zeroes bool   // outcome of a Read with Drop: all of it is a hole, and Data was not filled
 	Engine any    // the engine's own
 }

@@ -22,7 +22,8 @@ type Pool struct {
 }
 
 // NewPool returns a pool that hands out at most limit bytes at a time, but
-// always at least one chunk of any size.
+// always at least one chunk of any size. Each inbox keeps a chunk even while it
+// is quiet: a limit for n inboxes is n × ChunkSize and what they may hold.
 func NewPool(limit int) *Pool { return &Pool{limit: limit} }
 
 // Used is the number of bytes handed out.
@@ -37,10 +38,11 @@ type chunk struct {
 	refs int
 }
 
-func (p *Pool) get(size int) *chunk {
+// get hands out a chunk of at least size bytes, or nil at the limit. The caller
+// gives back bytes at once in exchange: they do not count.
+func (p *Pool) get(size, back int) *chunk {
 	class := bits.Len(uint(max(size, ChunkSize) - 1))
-	size = 1 << class
-	if p.used > 0 && p.used+size > p.limit {
+	if size = roundSize(size, class); p.used > back && p.used-back+size > p.limit {
 		return nil
 	}
 	c := p.free[class]
@@ -55,12 +57,24 @@ func (p *Pool) get(size int) *chunk {
 	return c
 }
 
+// maxKept is the size in bytes of the largest chunks that are kept for reuse.
+const maxKept = 4 * ChunkSize
+
+// roundSize is the size of the chunk for a message: a power of two where the
+// chunk is kept, so that it serves others, else little more than is needed.
+func roundSize(size, class int) int {
+	if size <= maxKept {
+		return 1 << class
+	}
+	return (size + smallRoom - 1) &^ (smallRoom - 1)
+}
+
 // put takes a chunk back. Large chunks are for the garbage collector, so that
 // one burst of large requests does not cost memory for ever.
 func (p *Pool) put(c *chunk) {
 	size := len(c.buf)
 	p.used -= size
-	if size > 4*ChunkSize || p.kept+size > p.limit {
+	if size > maxKept || p.kept+size > p.limit {
 		return
 	}
 	class := bits.Len(uint(size - 1))
@@ -88,6 +102,14 @@ func (h Hold) Release() {
 	}
 }
 
+// Again returns one more hold on the same bytes, to be released for itself.
+func (h Hold) Again() Hold {
+	if h.c != nil {
+		h.c.refs++
+	}
+	return h
+}
+
 // Inbox receives a stream in large pieces and leaves each message where it
 // arrived, contiguous, until its hold is released. An Inbox is used either to
 // receive (Room, Received, Pending, Fit, Take) or to Alloc, not for both.
@@ -95,6 +117,7 @@ type Inbox struct {
 	pool *Pool
 	cur  *chunk
 	r, w int // cur.buf[r:w] is received and not taken
+	want int // the message at r ends here, as far as Fit was told: room is there
 }
 
 // NewInbox returns an inbox on the pool.
@@ -104,7 +127,7 @@ func NewInbox(pool *Pool) *Inbox { return &Inbox{pool: pool} }
 // the pool's limit is reached and the caller must release something first.
 func (in *Inbox) Room() []byte {
 	in.rewind()
-	if in.cur == nil || len(in.cur.buf)-in.w < smallRoom {
+	if in.cur == nil || in.w >= in.want && len(in.cur.buf)-in.w < smallRoom {
 		if !in.Fit(in.w-in.r+smallRoom) && (in.cur == nil || in.w == len(in.cur.buf)) {
 			return nil
 		}
@@ -128,32 +151,33 @@ func (in *Inbox) Pending() []byte {
 // received contiguously, moving its beginning to another chunk where it must.
 // It returns false, with nothing changed, when the pool's limit is reached.
 func (in *Inbox) Fit(n int) bool {
-	if in.cur != nil && len(in.cur.buf)-in.r >= n {
-		return true
-	}
-	if in.cur != nil && in.cur.refs == 1 && len(in.cur.buf) >= n {
+	switch {
+	case in.cur != nil && len(in.cur.buf)-in.r >= n:
+	case in.cur != nil && in.cur.refs == 1 && len(in.cur.buf) >= n:
 		in.w = copy(in.cur.buf, in.cur.buf[in.r:in.w])
 		in.r = 0
-		return true
+	default:
+		if !in.replace(n) {
+			return false
+		}
 	}
-	next := in.pool.get(n)
-	if next == nil {
-		return false
-	}
-	in.replace(next)
+	in.want = in.r + n
 	return true
 }
 
 // Take consumes the first n bytes of Pending and holds them in place.
 func (in *Inbox) Take(n int) ([]byte, Hold) {
-	b := in.cur.buf[in.r : in.r+n : in.r+n]
+	b := in.Pending()[:n:n]
 	in.r += n
 	in.cur.refs++
 	return b, Hold{in.cur}
 }
 
 // Skip consumes the first n bytes of Pending.
-func (in *Inbox) Skip(n int) { in.r += n }
+func (in *Inbox) Skip(n int) {
+	_ = in.Pending()[:n:n]
+	in.r += n
+}
 
 // Alloc returns n bytes of memory with a hold, packed with what was allocated
 // before, or false when the pool's limit is reached. Content is undefined.
@@ -164,12 +188,8 @@ func (in *Inbox) Alloc(n int) ([]byte, Hold, bool) {
 	if in.cur != nil && in.cur.refs == 1 && in.r == in.w {
 		in.r, in.w = 0, 0
 	}
-	if in.cur == nil || len(in.cur.buf)-in.w < n {
-		next := in.pool.get(n)
-		if next == nil {
-			return nil, Hold{}, false
-		}
-		in.replace(next)
+	if (in.cur == nil || len(in.cur.buf)-in.w < n) && !in.replace(n) {
+		return nil, Hold{}, false
 	}
 	b := in.cur.buf[in.w : in.w+n : in.w+n]
 	in.w += n
@@ -182,7 +202,7 @@ func (in *Inbox) Alloc(n int) ([]byte, Hold, bool) {
 func (in *Inbox) Close() {
 	if in.cur != nil {
 		in.cur.release()
-		in.cur, in.r, in.w = nil, 0, 0
+		in.cur, in.r, in.w, in.want = nil, 0, 0, 0
 	}
 }
 
@@ -190,17 +210,26 @@ func (in *Inbox) Close() {
 // pending, so that a quiet connection stays in one place in the cache.
 func (in *Inbox) rewind() {
 	if in.cur != nil && in.cur.refs == 1 && in.r == in.w {
-		in.r, in.w = 0, 0
+		in.r, in.w, in.want = 0, 0, 0
 	}
 }
 
-func (in *Inbox) replace(next *chunk) {
-	if in.cur != nil {
-		n := copy(next.buf, in.cur.buf[in.r:in.w])
-		in.cur.release()
-		in.r, in.w = 0, n
-	} else {
-		in.r, in.w = 0, 0
+// replace moves what is pending to a chunk with room for n bytes from there on.
+// A chunk that nobody else uses goes back in exchange, so that an inbox that has
+// a pool to itself is never stuck behind its own chunk.
+func (in *Inbox) replace(n int) bool {
+	back := 0
+	if in.cur != nil && in.cur.refs == 1 {
+		back = len(in.cur.buf)
 	}
-	in.cur = next
+	next := in.pool.get(n, back)
+	if next == nil {
+		return false
+	}
+	pending := copy(next.buf, in.Pending())
+	if in.cur != nil {
+		in.cur.release()
+	}
+	in.cur, in.r, in.w, in.want = next, 0, pending, 0
+	return true
 }

@@ -11,6 +11,24 @@
 // goroutine, channel or allocation per request.
 //
 // On Linux the loop owns an OS thread that polls and spins for a moment before
-// it sleeps; elsewhere goroutines feed it. Both present the same Conn to the
+// it sleeps; elsewhere goroutines feed it. Both present the same Port to the
 // same Loop.
+//
+// In the order in which one reads them:
+//
+//	stream.go   what the loop drives: Stream, Core
+//	loop.go     the turn
+//	post.go     how others reach the loop's thread, and wake it
+//	port.go     one connection: receive, flush, end
+//	link.go     what a port needs of a connection, and which kind it gets
+//	poll_linux.go, socket_linux.go   raw sockets and ppoll(2)
+//	pump.go, park.go                 any net.Conn, fed by two goroutines
+//	shim.go, tlslink.go              TLS as a filter within the turn
+//	disks.go, issue.go               disk tasks: inline while that is quick, else on workers
+//	policy.go, crew.go               when it is quick; the workers
+//
+// What holds throughout: everything that has no comment to the contrary runs
+// on the loop's thread, so that ports, streams, the core and the disks' policy
+// need no lock; a stream is told Closed exactly once; a task comes back exactly
+// once; nothing grows with what a stranger sends.
 package loop

@@ -13,7 +13,8 @@ type Stream interface {
 	Room() []byte
 
 	// Received says that n bytes were put at the start of the last Room. The
-	// stream decodes what is complete. An error ends the connection.
+	// stream decodes what is complete. An error ends the connection, after
+	// what Output then has; io.EOF ends it in good order, Closed gets nil.
 	Received(n int) error
 
 	// Output is what is to be sent, in order; empty when there is nothing. The
@@ -37,6 +38,7 @@ type Core interface {
 	Turn(now time.Duration)
 
 	// Deadline is when Turn wants to be called again though nothing arrives,
-	// on the same clock.
+	// on the same clock: math.MaxInt64 is never; a time that is not after the
+	// last Turn's now is at once, as after work that was left for later.
 	Deadline() time.Duration
 }

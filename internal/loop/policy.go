@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loop
+
+import (
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/twinbd/twinbd/internal/block"
+)
+
+const (
+	quickInARow = 32  // quick writes by workers that call a slow disk quick again
+	keptRanges  = 256 // bulk writes remembered until the next flush; more is only advice lost
+)
+
+// policy is what is known of the data disk, to decide what may be done inline.
+//
+// A disk is slow from the first inline write that took too long, and quick
+// again when workers have found it so several times in a row: so the loop's
+// thread never tries by itself whether a slow disk has recovered.
+type policy struct {
+	log       *slog.Logger
+	slowAfter time.Duration
+	unsyncedLimit,
+	writeback int64
+
+	slow      bool
+	inARow    int  // quick writes by workers
+	syncQuick bool // the last flush was
+
+	written int64 // bytes, by all writes
+	synced  int64 // of them, durable
+
+	dirty       int64    // bytes written since write-back was begun last
+	span        extent   // in which they are
+	writingBack bool     // it is being begun
+	bulk        []extent // written, to be forgotten once durable
+}
+
+func newPolicy(o *DiskOptions, log *slog.Logger) policy {
+	return policy{
+		log: log, slowAfter: o.SlowAfter, unsyncedLimit: o.UnsyncedLimit, writeback: o.Writeback,
+		syncQuick: true, bulk: make([]extent, 0, keptRanges),
+	}
+}
+
+// quick says that writes may be done inline.
+func (p *policy) quick() bool { return !p.slow && p.written-p.synced < p.unsyncedLimit }
+
+// judgeInline learns from an inline write.
+func (p *policy) judgeInline(took time.Duration) {
+	if took > p.slowAfter && !p.slow {
+		p.slow, p.inARow = true, 0
+		p.log.Debug("disk is slow, writes go to workers", "took", took)
+	}
+}
+
+// judgeWorker learns from a write that a worker did.
+func (p *policy) judgeWorker(took time.Duration) {
+	if took > p.slowAfter {
+		p.inARow = 0
+		return
+	}
+	p.inARow++
+	if p.slow && p.inARow >= quickInARow {
+		p.slow = false
+		p.log.Debug("disk is quick again, writes are done inline")
+	}
+}
+
+// wrote counts a finished write.
+func (p *policy) wrote(t *block.Task) {
+	if t.Op != block.Write || t.Err != nil {
+		return
+	}
+	p.written += t.Length
+	if p.dirty == 0 {
+		p.span = extent{t.Offset, t.Offset}
+	}
+	p.dirty += t.Length
+	p.span.start = min(p.span.start, t.Offset)
+	p.span.end = max(p.span.end, t.Offset+t.Length)
+	if t.Drop {
+		p.remember(extent{t.Offset, t.Offset + t.Length})
+	}
+}
+
+// remember notes a bulk write.
+func (p *policy) remember(x extent) {
+	if n := len(p.bulk); n > 0 && p.bulk[n-1].end == x.start {
+		p.bulk[n-1].end = x.end
+		return
+	}
+	if len(p.bulk) == keptRanges {
+		p.bulk = slices.Delete(p.bulk, 0, 1)
+	}
+	p.bulk = append(p.bulk, x)
+}
+
+// flushed learns from a flush before which mark bytes had been written.
+func (p *policy) flushed(t *block.Task, mark int64, took time.Duration) {
+	p.syncQuick = took <= p.slowAfter
+	if t.Err == nil {
+		p.synced = max(p.synced, mark)
+	}
+}
+
+// writebackDue returns what to begin writing back early, so that a flush finds
+// little to do.
+func (p *policy) writebackDue() (extent, bool) {
+	if p.dirty < p.writeback || p.writingBack {
+		return extent{}, false
+	}
+	p.writingBack, p.dirty = true, 0
+	return p.span, true
+}

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package mirror
+
+import (
+	"hash/crc32"
+
+	"github.com/twinbd/twinbd/internal/block"
+)
+
+// Link is one connection to the peer as bytes: it cuts what arrives into
+// frames for the engine, and keeps what the engine has to say until it is
+// sent. It matches loop.Stream. A Link is used for one connection only.
+type Link struct {
+	engine *Engine
+	bulk   bool
+
+	inbox *block.Inbox
+
+	// out is what is to be sent, in order. Payloads alias requests that stay
+	// in flight until the peer has answered, or memory that hold keeps.
+	out     [][]byte
+	holds   []block.Hold // one for each of out, may be empty
+	sent    int          // entries of out that are gone
+	scratch *block.Inbox // headers and small payloads
+
+	closed bool
+	err    error // why Received gave up
+}
+
+// linkMemory bounds what one link holds for received frames: the longest
+// frame, and what workers still write.
+const linkMemory = 2*(maxPayload+block.ChunkSize) + 32<<20
+
+func newLink(e *Engine, bulk bool) *Link {
+	return &Link{
+		engine: e, bulk: bulk,
+		inbox:   block.NewInbox(block.NewPool(linkMemory)),
+		scratch: block.NewInbox(block.NewPool(linkMemory)),
+	}
+}
+
+// Room is where the next received bytes go; nil while the disk is behind.
+func (l *Link) Room() []byte { return l.inbox.Room() }
+
+// Received decodes what is complete and gives it to the engine. An error says
+// why the connection cannot go on.
+func (l *Link) Received(n int) error {
+	l.inbox.Received(n)
+	for !l.closed {
+		b := l.inbox.Pending()
+		if len(b) < frameHeader {
+			break
+		}
+		f, length, sum, err := parseFrameHeader(b)
+		if err != nil {
+			return l.fail(err)
+		}
+		if len(b) < frameHeader+length {
+			l.inbox.Fit(frameHeader + length)
+			break
+		}
+		if crc32.Checksum(b[frameHeader:frameHeader+length], block.Castagnoli) != sum {
+			return l.fail(errPayload)
+		}
+		taken, hold := l.inbox.Take(frameHeader + length)
+		f.Payload, f.hold = taken[frameHeader:], hold
+		err = l.engine.frame(l, &f)
+		hold.Release() // whoever needs the payload longer has kept it
+		if err != nil {
+			return l.fail(err)
+		}
+	}
+	return l.err
+}
+
+func (l *Link) fail(err error) error {
+	l.err = err
+	l.engine.disconnected(l, err.Error())
+	return err
+}
+
+// Output is what is to be sent.
+func (l *Link) Output() [][]byte { return l.out[l.sent:] }
+
+// Sent says that n bytes of Output are gone.
+func (l *Link) Sent(n int) {
+	for n > 0 {
+		b := l.out[l.sent]
+		if n < len(b) {
+			l.out[l.sent] = b[n:]
+			return
+		}
+		n -= len(b)
+		l.holds[l.sent].Release()
+		l.out[l.sent], l.holds[l.sent] = nil, block.Hold{}
+		l.sent++
+	}
+	if l.sent == len(l.out) {
+		l.out, l.holds, l.sent = l.out[:0], l.holds[:0], 0
+	}
+}
+
+// Closed says that the connection has ended.
+func (l *Link) Closed(err error) {
+	reason := "connection closed by the peer"
+	if err != nil {
+		reason = err.Error()
+	}
+	l.engine.disconnected(l, reason)
+}
+
+// drop forgets everything unsent, so that no payload is read after its request
+// has been answered without the peer.
+func (l *Link) drop() {
+	l.closed = true
+	for i := l.sent; i < len(l.out); i++ {
+		l.holds[i].Release()
+	}
+	l.out, l.holds, l.sent = nil, nil, 0
+	l.inbox.Close()
+	l.scratch.Close()
+}
+
+// push appends a frame whose payload is one slice that stays valid until the
+// peer has answered; nil for none.
+func (l *Link) push(f *Frame, payload []byte) {
+	if l.closed {
+		return
+	}
+	head := l.room(frameHeader)
+	sum := uint32(0)
+	if len(payload) > 0 {
+		sum = crc32.Checksum(payload, block.Castagnoli)
+	}
+	putFrameHeader(head, f, len(payload), sum)
+	if len(payload) > 0 {
+		l.append(payload, block.Hold{})
+	}
+}
+
+// pushCopy is push of a payload that the caller goes on to use.
+func (l *Link) pushCopy(f *Frame, payload []byte) {
+	if l.closed {
+		return
+	}
+	b := l.room(frameHeader + len(payload))
+	copy(b[frameHeader:], payload)
+	sealFrame(b, f)
+}
+
+// room appends n bytes of the link's own memory to what is sent.
+func (l *Link) room(n int) []byte {
+	b, hold, ok := l.scratch.Alloc(n)
+	if !ok {
+		// The peer reads nothing and we go on answering: more than the
+		// protocol lets anyone cause. It is fenced off as lost by the timeout.
+		b, hold = make([]byte, n), block.Hold{}
+	}
+	l.append(b, hold)
+	return b
+}
+
+func (l *Link) append(b []byte, hold block.Hold) {
+	l.out = append(l.out, b)
+	l.holds = append(l.holds, hold)
+}

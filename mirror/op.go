@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package mirror
+
+import (
+	"time"
+
+	"github.com/twinbd/twinbd/internal/block"
+)
+
+// op is one request under way, or a piece of one. It holds the range lock from
+// its admission until it is acknowledged.
+type op struct {
+	engine *Engine
+	req    *block.Request // nil for a piece
+	parent *op            // of a piece
+	pieces int            // of a parent: pieces under way
+
+	kind   block.Op
+	flags  block.Flags
+	offset int64
+	length int64
+	data   []byte                   // Write and Read
+	record []byte                   // what goes to the peer
+	header [block.RecordHeader]byte // of a piece's record
+
+	lock    lock
+	txn     uint64 // metadata transaction that holds its intents
+	seq     uint64 // in the window; 0 = not there
+	started time.Duration
+	local   bool // the local disk has not answered
+	peer    bool // the peer has not answered
+	lone    bool // the peer does not have it
+	status  block.Status
+	follows bool // carried out for the peer, see remote.go
+	hosted  hosted
+
+	task block.Task
+	next *op // in at most one queue
+}
+
+// opQueue is a first-in-first-out list of ops.
+type opQueue struct {
+	first, last *op
+	length      int
+}
+
+func (q *opQueue) push(o *op) {
+	o.next = nil
+	if q.last == nil {
+		q.first = o
+	} else {
+		q.last.next = o
+	}
+	q.last = o
+	q.length++
+}
+
+func (q *opQueue) pop() *op {
+	o := q.first
+	if o == nil {
+		return nil
+	}
+	q.first, o.next = o.next, nil
+	if q.first == nil {
+		q.last = nil
+	}
+	q.length--
+	return o
+}
+
+// take empties the queue and returns what was in it, so that the members can
+// be put back while they are gone through.
+func (q *opQueue) take() opQueue {
+	t := *q
+	*q = opQueue{}
+	return t
+}
+
+// opPool keeps ops that are not in use. Sessions bound how many are.
+type opPool struct {
+	free *op
+	used int
+}
+
+func (e *Engine) newOp() *op {
+	o := e.ops.free
+	if o == nil {
+		slab := make([]op, 64)
+		for i := range slab {
+			slab[i].next, e.ops.free = e.ops.free, &slab[i]
+		}
+		o = e.ops.free
+	}
+	e.ops.free = o.next
+	e.ops.used++
+	*o = op{engine: e, started: e.now}
+	o.lock.owner = o
+	o.task.Engine = o
+	return o
+}
+
+func (e *Engine) freeOp(o *op) {
+	e.ops.used--
+	o.req, o.data, o.record, o.task.Data = nil, nil, nil, nil
+	o.next, e.ops.free = e.ops.free, o
+}

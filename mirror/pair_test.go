@@ -1,0 +1,499 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package mirror
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twinbd/twinbd/bitmap"
+	"github.com/twinbd/twinbd/internal/block"
+	"github.com/twinbd/twinbd/internal/block/blocktest"
+)
+
+// A pair is two engines on disks with volatile caches, the link between them,
+// a register that arbitrates as the witness does, and a client with a model of
+// what it was told. Everything happens in one thread, in an order drawn from
+// one seed: the same seed gives the same run.
+type pair struct {
+	t     *testing.T
+	seed  uint64
+	rng   *rand.Rand
+	now   time.Duration
+	nodes [2]*simNode
+	trace []string
+
+	record   record
+	wires    []*wire // of the session under way, or of old ones
+	noAnswer bool    // the witness is away
+	calm     bool    // the client asks for nothing
+
+	model  *model
+	client *client
+}
+
+// record is the witness's: who may serve, and how.
+type record struct {
+	epoch  uint64
+	holder int
+	alone  bool
+}
+
+type simNode struct {
+	pair        *pair
+	id          int
+	name        string
+	engine      *Engine
+	data        *blocktest.CrashDisk
+	meta        *blocktest.CrashDisk
+	tasks       []*block.Task
+	rng         *rand.Rand
+	inStep      uint64 // durable: the epoch in which it was told to be in step
+	asks        []Ask
+	pairing     bool
+	incarnation uint64
+	whole       bool // its disk, with its cache, has every acknowledged write
+	kept        bool // it has not restarted since
+}
+
+// wire carries the bytes of one connection in one direction.
+type wire struct {
+	from, to       *Link
+	fromN, toN     *simNode
+	fromInc, toInc uint64
+	bytes          []byte
+	cut            bool
+	told           bool
+}
+
+const (
+	simSize   = 96 * block.Size
+	simRegion = 64 << 10
+	sector    = 512
+	sectors   = simSize / sector
+)
+
+func newPair(t *testing.T, seed uint64) *pair {
+	p := &pair{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 1))}
+	p.model = newModel(p)
+	for i, name := range [...]string{"alpha", "beta"} {
+		n := &simNode{pair: p, id: i, name: name, rng: rand.New(rand.NewPCG(seed, uint64(10+i)))}
+		n.data = blocktest.NewCrashDisk(simSize)
+		n.create(bitmap.Blank)
+		p.nodes[i] = n
+		n.boot()
+	}
+	p.record = record{epoch: 1, holder: 0, alone: true}
+	p.must(p.nodes[0].engine.Promote(p.now, RightAlone, "", func() {}))
+	p.client = &client{pair: p}
+	return p
+}
+
+func (n *simNode) create(state bitmap.State) {
+	h := bitmap.Header{
+		Cluster: "sim", Volume: "v", Node: n.name, Peer: n.peerName(), DiskID: "disk-" + n.name,
+		Size: simSize, RegionSize: simRegion, IntentLimit: 3, Salt: n.pair.rng.Uint64() | 1, State: state,
+	}
+	l, err := h.Layout()
+	n.pair.must(err)
+	n.meta = blocktest.NewCrashDisk(l.Bytes())
+	writes, err := bitmap.Format(h)
+	n.pair.must(err)
+	for w := range writes {
+		n.pair.must(n.meta.WriteAt(w.Data, w.Offset))
+	}
+	n.pair.must(n.meta.Sync())
+}
+
+func (n *simNode) peerName() string { return [...]string{"beta", "alpha"}[n.id] }
+func (n *simNode) peer() *simNode   { return n.pair.nodes[1-n.id] }
+
+type rngReader struct{ rng *rand.Rand }
+
+func (r rngReader) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = byte(r.rng.Uint32())
+	}
+	return len(p), nil
+}
+
+func (n *simNode) boot() {
+	md, err := bitmap.Load(n.meta, n.meta.Size())
+	n.pair.must(err)
+	if md.IntentsLost {
+		n.pair.fail("intents of %s lost", n.name)
+	}
+	n.incarnation++
+	n.tasks, n.asks = nil, nil
+	n.engine = New(Config{
+		Cluster: "sim", Volume: "v", Node: n.name, Peer: n.peerName(),
+		PeerTimeout: time.Second, FlushEvery: 300 * time.Millisecond, Compress: true, Punch: true,
+		Incarnation: n.incarnation, Random: rngReader{n.rng}, Arbiter: n,
+		Observe: func(ev Event) { n.pair.log("%s %s: %s -> %s (%s)", n.name, ev.Kind, ev.Old, ev.New, ev.Reason) },
+	}, md)
+	n.engine.SetHolder(n.pair.record.holder == n.id)
+}
+
+// Ask is the Arbiter's question; the pair answers later.
+func (n *simNode) Ask(a Ask) { n.asks = append(n.asks, a) }
+
+func (n *simNode) collect() {
+	n.tasks = append(n.tasks, n.engine.Tasks()...)
+}
+
+func (p *pair) log(format string, args ...any) {
+	p.trace = append(p.trace, fmt.Sprintf("%8s ", p.now)+fmt.Sprintf(format, args...))
+}
+
+func (p *pair) fail(format string, args ...any) {
+	p.t.Helper()
+	from := max(0, len(p.trace)-80)
+	p.t.Fatalf("seed %d: %s\n%s", p.seed, fmt.Sprintf(format, args...), strings.Join(p.trace[from:], "\n"))
+}
+
+func (p *pair) must(err error) {
+	p.t.Helper()
+	if err != nil {
+		p.fail("%v", err)
+	}
+}
+
+// connect joins the two engines by fresh links.
+func (p *pair) connect() {
+	a, b := p.nodes[0], p.nodes[1]
+	if a.engine == nil || b.engine == nil {
+		return
+	}
+	p.cut()
+	p.log("connect")
+	ad, ab := a.engine.Connect(p.now)
+	bd, bb := b.engine.Connect(p.now)
+	p.wires = nil
+	for _, w := range [...]wire{{from: ad, to: bd, fromN: a, toN: b}, {from: bd, to: ad, fromN: b, toN: a},
+		{from: ab, to: bb, fromN: a, toN: b}, {from: bb, to: ab, fromN: b, toN: a}} {
+		w.fromInc, w.toInc = w.fromN.incarnation, w.toN.incarnation
+		p.wires = append(p.wires, &w)
+	}
+	p.collect()
+}
+
+func (p *pair) collect() {
+	for _, n := range p.nodes {
+		if n.engine != nil {
+			n.collect()
+		}
+	}
+}
+
+// cut ends the connection; each node hears of it by itself.
+func (p *pair) cut() {
+	for _, w := range p.wires {
+		w.cut = true
+	}
+	for _, n := range p.nodes {
+		if n.engine != nil {
+			n.engine.Disconnect(p.now, "link cut")
+		}
+	}
+	p.wires = nil
+	p.collect()
+}
+
+// carry moves some bytes along a wire.
+func (p *pair) carry(w *wire) {
+	if w.fromN.engine == nil || w.toN.engine == nil || w.fromN.incarnation != w.fromInc || w.toN.incarnation != w.toInc {
+		return
+	}
+	if out := w.from.Output(); len(out) > 0 && !w.from.closed {
+		n := 0
+		limit := 1 + p.rng.IntN(64<<10)
+		for _, b := range out {
+			b = b[:min(len(b), limit-n)]
+			w.bytes = append(w.bytes, b...)
+			if n += len(b); n == limit {
+				break
+			}
+		}
+		w.from.Sent(n)
+	}
+	if len(w.bytes) > 0 && p.rng.IntN(3) > 0 && !w.to.closed {
+		room := w.to.Room()
+		n := copy(room, w.bytes[:1+p.rng.IntN(len(w.bytes))])
+		w.bytes = w.bytes[n:]
+		if err := w.to.Received(n); err != nil {
+			p.log("%s ends the session: %v", w.toN.name, err)
+		}
+		w.toN.collect()
+	}
+}
+
+// work carries out one disk task of a node.
+func (p *pair) work(n *simNode) {
+	if n.engine == nil || len(n.tasks) == 0 {
+		return
+	}
+	i := p.rng.IntN(min(len(n.tasks), 8))
+	t := n.tasks[i]
+	n.tasks = append(n.tasks[:i:i], n.tasks[i+1:]...)
+	t.Err = n.carryOut(t)
+	n.engine.Finished(p.now, t)
+	n.collect()
+}
+
+func (n *simNode) carryOut(t *block.Task) error {
+	d := n.data
+	if t.Target == block.Metadata {
+		d = n.meta
+	}
+	switch t.Op {
+	case block.Read:
+		return d.ReadAt(t.Data, t.Offset)
+	case block.Write:
+		return d.WriteAt(t.Data, t.Offset)
+	case block.Trim, block.WriteZeroes:
+		return d.Zero(t.Offset, t.Length, t.Punch)
+	case block.Flush:
+		return d.Sync()
+	}
+	return nil
+}
+
+// arbitrate answers what a node asked, or begins to pair.
+func (p *pair) arbitrate(n *simNode) {
+	e := n.engine
+	if e == nil || p.noAnswer {
+		return
+	}
+	if len(n.asks) > 0 {
+		a := n.asks[0]
+		n.asks = n.asks[1:]
+		if p.record.holder != n.id {
+			p.log("%s refused: the record names the other", n.name)
+			e.Demote(p.now, block.ShuttingDown, func() {})
+			n.collect()
+			return
+		}
+		p.record.epoch++
+		p.record.alone = true
+		switch a {
+		case AskAlone:
+			p.log("%s granted alone in epoch %d", n.name, p.record.epoch)
+			e.SetRight(p.now, RightAlone)
+		case AskPeer:
+			p.record.holder = 1 - n.id
+			p.log("record names %s in epoch %d", n.peer().name, p.record.epoch)
+			e.now = p.now
+			e.RecordNamesPeer()
+		}
+		p.holders()
+		n.collect()
+		return
+	}
+	// back to pair: the peer durably learns the epoch, the holder gives up
+	// alone, then asks.
+	if e.Primary() && e.session.state == Mirroring && p.record.holder == n.id && p.record.alone &&
+		e.right == RightAlone && n.peer().engine != nil && n.peer().engine.session.state == Mirroring && e.local == diskGood {
+		n.peer().inStep = p.record.epoch + 1
+		e.SetRight(p.now, RightNone)
+		p.record.epoch++
+		p.record.alone = false
+		p.log("pair in epoch %d", p.record.epoch)
+		e.SetRight(p.now, RightPair)
+		n.collect()
+	}
+}
+
+func (p *pair) holders() {
+	for _, n := range p.nodes {
+		if n.engine != nil {
+			n.engine.SetHolder(p.record.holder == n.id)
+		}
+	}
+}
+
+// prim is the operator's command on a node: refused where it would lose
+// acknowledged writes.
+func (p *pair) prim(n *simNode) bool {
+	e := n.engine
+	if e == nil || e.Primary() {
+		return false
+	}
+	if o := n.peer().engine; o != nil && o.Primary() {
+		return false
+	}
+	holder := p.record.holder == n.id
+	takeover := !p.record.alone && n.inStep == p.record.epoch
+	// The holder is there, serves nothing, and both found that our blocks win:
+	// it writes us into the record (rule 22).
+	given := n.peer().engine != nil && e.session.state == Comparing && e.resync.source && n.peer().engine.session.state == Comparing
+	if !holder && !takeover && !given || e.Promotable() != nil {
+		return false
+	}
+	p.record = record{p.record.epoch + 1, n.id, true}
+	p.log("prim %s in epoch %d", n.name, p.record.epoch)
+	if err := e.Promote(p.now, RightAlone, "", func() {}); err != nil {
+		p.fail("promote %s: %v", n.name, err)
+	}
+	p.holders()
+	n.collect()
+	return true
+}
+
+// kill ends a node's process; with power its caches go too.
+func (p *pair) kill(n *simNode, power bool) {
+	if n.engine == nil {
+		return
+	}
+	p.log("kill %s power=%t", n.name, power)
+	p.client.killed(n)
+	n.engine = nil
+	for _, t := range n.tasks { // what was with the kernel may be done or not
+		if t.Op != block.Read && t.Op != block.Flush && p.rng.IntN(2) == 0 {
+			p.must(n.carryOut(t))
+		}
+	}
+	n.tasks, n.asks = nil, nil
+	n.incarnation++
+	if power {
+		n.data.PowerCut(p.rng, 0.5)
+		n.data.Reopen()
+		n.meta.PowerCut(p.rng, 0.5)
+		n.meta.Reopen()
+	}
+	p.model.died(n, power)
+	for _, w := range p.wires {
+		w.cut = true
+	}
+	p.wires = nil
+	if o := n.peer(); o.engine != nil {
+		o.engine.Disconnect(p.now, "peer gone")
+		o.collect()
+	}
+}
+
+// step lets one thing happen.
+func (p *pair) step() {
+	p.now += time.Duration(p.rng.IntN(300)) * time.Microsecond
+	switch k := p.rng.IntN(100); {
+	case k < 45:
+		if len(p.wires) > 0 {
+			p.carry(p.wires[p.rng.IntN(len(p.wires))])
+		}
+	case k < 85:
+		p.work(p.nodes[p.rng.IntN(2)])
+	case k < 90:
+		p.arbitrate(p.nodes[p.rng.IntN(2)])
+	case k < 92:
+		if n := p.nodes[p.rng.IntN(2)]; n.engine != nil {
+			n.engine.Tick(p.now)
+			n.collect()
+		}
+	default:
+		p.client.act()
+	}
+	p.wholeness()
+}
+
+// wholeness keeps account of who has every acknowledged write.
+func (p *pair) wholeness() {
+	for _, n := range p.nodes {
+		if e := n.engine; e != nil && e.Primary() && e.local == diskGood {
+			o := n.peer()
+			both := e.session.state == Mirroring && o.engine != nil && o.engine.session.state == Mirroring
+			n.whole, n.kept = true, true
+			o.whole = both || o.whole && e.right != RightAlone
+			o.kept = both || o.kept && o.whole
+		}
+	}
+}
+
+// heal boots what is down, connects, lets the operator choose, and waits until
+// both disks are alike.
+func (p *pair) heal() {
+	p.noAnswer = false
+	defer func() { p.calm = false }()
+	for i := 0; ; i++ {
+		p.calm = i > 3000
+		if i == 200_000 {
+			p.fail("no service after healing: %s; %s", p.describe(0), p.describe(1))
+		}
+		for _, n := range p.nodes {
+			if n.engine == nil {
+				n.boot()
+			}
+		}
+		if p.nodes[0].engine.session.state == Disconnected || p.nodes[1].engine.session.state == Disconnected {
+			if i%50 == 0 {
+				p.connect()
+			}
+		}
+		if i%100 == 99 && !p.nodes[0].engine.Primary() && !p.nodes[1].engine.Primary() {
+			a := p.rng.IntN(2)
+			_ = p.prim(p.nodes[a]) || p.prim(p.nodes[1-a])
+		}
+		p.step()
+		if p.quiet() {
+			break
+		}
+	}
+	p.compare()
+}
+
+func (p *pair) describe(i int) string {
+	n := p.nodes[i]
+	if n.engine == nil {
+		return n.name + " down"
+	}
+	s := n.engine.Status()
+	ops := ""
+	for r := range n.pair.client.open {
+		ops += fmt.Sprintf(" %s@%d+%d", r.Op, r.Offset/sector, r.Length/sector)
+	}
+	e := n.engine
+	ops += fmt.Sprintf(" rounds=%+v window=%d/%d stalled=%d waiting=%d starved=%d held=%d meta=%v/%v follower tasks=%d syncing=%v flushes=%v copies=%v intents=%d", e.rounds, e.window.oldest, e.window.next, e.window.stalled.length, e.marks.waiting.length, e.marks.starved.length, e.held.length, e.meta.busy, e.meta.sweep, e.follower.tasks, e.follower.syncing, e.follower.flushes, e.follower.copies, e.marks.intents.Len())
+	return ops + fmt.Sprintf("\n%s primary=%t right=%s session=%s (%s) state=%s dirty=%d frozen=%d inflight=%d tasks=%d local=%v inStep=%d record=%+v runs=%d asks=%v",
+		n.name, s.Primary, s.Right, s.Session, s.Reason, s.State, s.DirtyBlocks, s.Frozen, s.InFlight, len(n.tasks), n.engine.local, n.inStep, p.record, len(n.engine.resync.runs), n.asks)
+}
+
+// quiet reports whether the pair mirrors and nothing is under way.
+func (p *pair) quiet() bool {
+	for _, n := range p.nodes {
+		e := n.engine
+		if e == nil || e.session.state != Mirroring || len(n.tasks) > 0 || e.ops.used > 0 || e.rounds.active || e.meta.busy {
+			return false
+		}
+	}
+	for _, w := range p.wires {
+		if len(w.bytes) > 0 || len(w.from.Output()) > 0 {
+			return false
+		}
+	}
+	return p.nodes[0].engine.Primary() || p.nodes[1].engine.Primary()
+}
+
+// compare asserts that both disks hold the same, and what the client was told.
+func (p *pair) compare() {
+	a, b := p.nodes[0].data.Snapshot(), p.nodes[1].data.Snapshot()
+	for s := 0; s < sectors; s++ {
+		x, y := a[s*sector:(s+1)*sector], b[s*sector:(s+1)*sector]
+		if !bytes.Equal(x, y) {
+			p.fail("sector %d differs: alpha %d, beta %d", s, version(x), version(y))
+		}
+		p.model.observe(s, version(x), "disks after healing")
+	}
+}
+
+func version(b []byte) uint64 {
+	v := binary.BigEndian.Uint64(b)
+	for i := 8; i < len(b); i += 8 {
+		if binary.BigEndian.Uint64(b[i:]) != v {
+			return ^uint64(0)
+		}
+	}
+	return v
+}

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package mirror
+
+import (
+	"time"
+
+	"github.com/twinbd/twinbd/bitmap"
+)
+
+// Counters count since the engine was made.
+type Counters struct {
+	Reads, Writes, Flushes uint64
+	ReadBytes, WriteBytes  int64
+	SentBytes              int64 // records sent to the peer, by the data connection
+	ReadErrors             uint64
+}
+
+// Status is what an engine knows of itself, for people and for whoever decides
+// who serves. It is a copy.
+type Status struct {
+	Volume  string
+	Size    int64
+	Primary bool
+	Right   Right
+
+	Session      SessionState
+	Reason       string // why the session is as it is
+	Since        time.Duration
+	PeerPrimary  bool
+	PeerState    string
+	PeerSequence uint64
+
+	State           bitmap.State // of the local disk's content
+	DiskFailed      string       // why, or empty
+	Generation      bitmap.Generation
+	GenerationCount uint64
+	Base            bitmap.Generation
+	KeptInStep      bool
+	DirtyBlocks     int64
+	Intents         int
+	RegionSize      int64
+	Frozen          int // requests that wait for a right or a peer
+	InFlight        int
+
+	Source   bool // of the resync under way or last done
+	Resync   Progress
+	Verify   Progress
+	Verified string // how the last verify ended
+	Counters Counters
+}
+
+// Status returns a snapshot.
+func (e *Engine) Status() Status {
+	s := Status{
+		Volume: e.cfg.Volume, Size: e.size, Primary: e.primary, Right: e.right,
+		Session: e.session.state, Reason: e.session.reason, Since: e.session.since,
+		State: e.contentState(), DiskFailed: e.localWhy,
+		Generation: e.header.Generation, GenerationCount: e.header.Generations, Base: e.header.Base,
+		KeptInStep: e.session.keptInStep, DirtyBlocks: e.dirty.Count(),
+		Intents: e.marks.intents.Len(), RegionSize: e.meta.layout.RegionSize(),
+		Frozen: e.frozen.length + e.held.length, InFlight: e.ops.used,
+		Source: e.resync.source, Resync: e.resync.progress, Verify: e.verify.progress, Verified: e.verify.last,
+		Counters: e.counters,
+	}
+	if e.session.greeted {
+		s.PeerPrimary, s.PeerState = e.session.received.Primary, e.session.received.State
+	}
+	return s
+}
