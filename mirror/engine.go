@@ -248,7 +248,7 @@ func (e *Engine) settle() {
 		}
 		e.launch()
 	}
-	e.follower.answer()
+	e.follower.startSync()
 	e.meta.start()
 }
 

@@ -160,20 +160,19 @@ func (w *follower) ack(sequence uint64, s block.Status) {
 	w.acks = append(w.acks, ackRange{sequence, 1, s})
 }
 
-// answer sends what is ready, in one frame, and starts the sync that is due.
-func (w *follower) answer() {
-	s := &w.engine.session
-	if len(w.acks) > 0 {
-		n := len(w.acks) * ackRangeSize
-		b := s.data.room(frameHeader + n)
-		for i, r := range w.acks {
-			putAckRange(b[frameHeader+i*ackRangeSize:], r)
-		}
-		f := Frame{Type: frameAck, Session: s.id, Count: uint32(len(w.acks))}
-		sealFrame(b, &f)
-		w.acks = w.acks[:0]
+// compose puts the acknowledgements that are ready into one frame. It is called
+// when the link is about to send, so that all of a turn leave together.
+func (w *follower) compose() {
+	if len(w.acks) == 0 {
+		return
 	}
-	w.startSync()
+	s := &w.engine.session
+	b := s.data.room(frameHeader + len(w.acks)*ackRangeSize)
+	for i, r := range w.acks {
+		putAckRange(b[frameHeader+i*ackRangeSize:], r)
+	}
+	sealFrame(b, &Frame{Type: frameAck, Session: s.id, Count: uint32(len(w.acks))})
+	w.acks = w.acks[:0]
 }
 
 // flush takes the primary's request to make durable what was taken (rule 3).

@@ -26,6 +26,10 @@ type Link struct {
 
 	closed bool
 	err    error // why Received gave up
+
+	// Dropped is called once, when the engine is done with the connection: the
+	// driver closes it. It is set before the link is used, or nil.
+	Dropped func()
 }
 
 // linkMemory bounds what one link holds for received frames: the longest
@@ -41,7 +45,12 @@ func newLink(e *Engine, bulk bool) *Link {
 }
 
 // Room is where the next received bytes go; nil while the disk is behind.
-func (l *Link) Room() []byte { return l.inbox.Room() }
+func (l *Link) Room() []byte {
+	if l.closed {
+		return nil
+	}
+	return l.inbox.Room()
+}
 
 // Received decodes what is complete and gives it to the engine. An error says
 // why the connection cannot go on.
@@ -81,7 +90,12 @@ func (l *Link) fail(err error) error {
 }
 
 // Output is what is to be sent.
-func (l *Link) Output() [][]byte { return l.out[l.sent:] }
+func (l *Link) Output() [][]byte {
+	if !l.bulk && !l.closed {
+		l.engine.follower.compose()
+	}
+	return l.out[l.sent:]
+}
 
 // Sent says that n bytes of Output are gone.
 func (l *Link) Sent(n int) {
@@ -114,6 +128,9 @@ func (l *Link) Closed(err error) {
 // has been answered without the peer.
 func (l *Link) drop() {
 	l.closed = true
+	if l.Dropped != nil {
+		defer l.Dropped()
+	}
 	for i := l.sent; i < len(l.out); i++ {
 		l.holds[i].Release()
 	}

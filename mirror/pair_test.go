@@ -287,8 +287,7 @@ func (p *pair) arbitrate(n *simNode) {
 		case AskPeer:
 			p.record.holder = 1 - n.id
 			p.log("record names %s in epoch %d", n.peer().name, p.record.epoch)
-			e.now = p.now
-			e.RecordNamesPeer()
+			e.RecordNamesPeer(p.now)
 		}
 		p.holders()
 		n.collect()

@@ -4,6 +4,7 @@ package mirror
 
 import (
 	"encoding/binary"
+	"time"
 
 	"github.com/twinbd/twinbd/internal/block"
 )
@@ -60,7 +61,8 @@ func (r *remote) begin(e *Engine) {
 
 // RecordNamesPeer tells a primary whose disk has failed that the record names
 // the peer, alone: it may be served from (rule 18).
-func (e *Engine) RecordNamesPeer() {
+func (e *Engine) RecordNamesPeer(now time.Duration) {
+	e.now = now
 	r := &e.remote
 	r.named = true
 	e.right = RightNone

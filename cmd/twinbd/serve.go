@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/twinbd/twinbd/internal/node"
+)
+
+func newServeCommand() *cobra.Command {
+	var logLevel string
+	c := &cobra.Command{
+		Use:   "serve",
+		Short: "run this node",
+		Long: `Run this node: open its disks, connect to the peer, and serve NBD clients where
+the record says so. It ends in good order at SIGINT and SIGTERM.`,
+		Example: "  twinbd serve\n  twinbd serve --node beta --log debug",
+		Args:    cobra.NoArgs,
+		RunE:    func(c *cobra.Command, _ []string) error { return runServe(c, logLevel) },
+	}
+	c.Flags().StringVar(&logLevel, "log", "info", "least `level` that is logged: debug, info, warn or error")
+	return c
+}
+
+func runServe(c *cobra.Command, logLevel string) error {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(logLevel)); err != nil {
+		return usage{fmt.Errorf("--log %q is not debug, info, warn or error", logLevel)}
+	}
+	cfg, self, err := loadSelf(c)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	log := slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+	n, err := node.Open(cfg, self.Name, node.Options{Log: log, Version: readBuild().Version})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(c.OutOrStdout(), "node %s ready, control socket %s\n", self.Name, self.ControlSocket())
+	return n.Run(ctx)
+}

@@ -1,0 +1,354 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/twinbd/twinbd/control"
+	"github.com/twinbd/twinbd/internal/loop"
+)
+
+// Connections between the nodes. Every connection begins with one preamble from
+// who dialled, saying what it is for, and one answer; both are JSON behind a
+// length of two bytes. Of each volume the node whose name comes first dials:
+// a data and a bulk connection, which find each other by the link's number.
+// Each node dials one more, for questions about services (call.go).
+
+// preamble says what a connection is for.
+type preamble struct {
+	Protocol int    `json:"protocol"` // 1
+	Cluster  string `json:"cluster"`
+	From     string `json:"from"`
+	Kind     string `json:"kind"`             // data, bulk or call
+	Volume   string `json:"volume,omitempty"` // data and bulk
+	Link     string `json:"link,omitempty"`   // data and bulk: joins the two
+}
+
+// welcome is the answer to a preamble.
+type welcome struct {
+	Error string `json:"error,omitempty"`
+}
+
+const (
+	kindData = "data"
+	kindBulk = "bulk"
+	kindCall = "call"
+
+	maxPreamble    = 4 << 10
+	greetTimeout   = 5 * time.Second
+	redialAfter    = 100 * time.Millisecond // the first time
+	redialAtMost   = 2 * time.Second
+	maxHandshaking = 64
+)
+
+// peers is a node's side of the connections with its peer.
+type peers struct {
+	node      *Node
+	listeners []net.Listener
+
+	mu      sync.Mutex
+	half    map[string]net.Conn // data connections that wait for their bulk, by link
+	problem string              // why the last dial failed
+}
+
+func listenPeers(n *Node) (*peers, error) {
+	p := &peers{node: n, half: make(map[string]net.Conn)}
+	for _, at := range n.self.Address {
+		l, err := net.Listen("tcp", at.String())
+		if err != nil {
+			p.close()
+			return nil, &control.Refusal{
+				Message: fmt.Sprintf("listen for the peer: %v", err),
+				Hint:    fmt.Sprintf("node.%s.address must be this machine's, with a port that no other process has", n.self.Name),
+			}
+		}
+		p.listeners = append(p.listeners, l)
+	}
+	return p, nil
+}
+
+func (p *peers) close() {
+	for _, l := range p.listeners {
+		l.Close()
+	}
+}
+
+// serve accepts connections from one listener until ctx ends.
+func (p *peers) serve(ctx context.Context, l net.Listener) error {
+	defer context.AfterFunc(ctx, func() { l.Close() })()
+	slots := make(chan struct{}, maxHandshaking)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for {
+		conn, err := l.Accept()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("accept from the peer: %w", err)
+		}
+		select {
+		case slots <- struct{}{}:
+		default:
+			conn.Close()
+			continue
+		}
+		wg.Go(func() {
+			conn, hello, err := p.accept(ctx, conn)
+			<-slots
+			if err != nil {
+				p.node.log.Warn("connection refused", "from", l.Addr(), "error", err)
+				return
+			}
+			p.take(ctx, conn, hello)
+		})
+	}
+}
+
+// accept does the acceptor's part: keys, preamble, welcome.
+func (p *peers) accept(ctx context.Context, raw net.Conn) (net.Conn, preamble, error) {
+	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
+	defer cancel()
+	var hello preamble
+	conn, err := p.secure(ctx, raw, true)
+	if err != nil {
+		return nil, hello, err
+	}
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	err = readMessage(conn, &hello)
+	if err == nil {
+		err = p.check(hello)
+		var answer welcome
+		if err != nil {
+			answer.Error = err.Error()
+		}
+		err = errors.Join(err, writeMessage(conn, answer))
+	}
+	if !stop() {
+		err = errors.Join(err, ctx.Err())
+	}
+	if err != nil {
+		conn.Close()
+		return nil, hello, fmt.Errorf("connection from %s: %w", raw.RemoteAddr(), err)
+	}
+	return conn, hello, nil
+}
+
+// check refuses who does not belong here.
+func (p *peers) check(h preamble) error {
+	n := p.node
+	switch {
+	case h.Protocol != 1:
+		return fmt.Errorf("connection protocol %d is not spoken here: upgrade the older of the two nodes", h.Protocol)
+	case h.Cluster != n.cfg.Cluster:
+		return fmt.Errorf("this node belongs to cluster %q, not %q", n.cfg.Cluster, h.Cluster)
+	case h.From == n.self.Name:
+		return fmt.Errorf("both nodes say that they are %q: check --node or the host names", h.From)
+	case h.From != n.peer.Name:
+		return fmt.Errorf("node %q is not the peer of %q", h.From, n.self.Name)
+	case h.Kind == kindCall:
+		return nil
+	case h.Kind != kindData && h.Kind != kindBulk || len(h.Link) != 32:
+		return fmt.Errorf("connection of kind %.20q is not known here", h.Kind)
+	case n.volume(h.Volume) == nil:
+		return fmt.Errorf("volume %.80q is not in the configuration of %s", h.Volume, n.self.Name)
+	}
+	return n.volume(h.Volume).service.mayConnect()
+}
+
+// take gives an accepted connection to what it is for.
+func (p *peers) take(ctx context.Context, conn net.Conn, h preamble) {
+	switch h.Kind {
+	case kindCall:
+		p.node.answerCalls(ctx, conn)
+	case kindData:
+		p.mu.Lock()
+		for link, old := range p.half { // at most one link is being made per volume
+			if len(p.half) >= 2*len(p.node.volumes) {
+				old.Close()
+				delete(p.half, link)
+			}
+		}
+		p.half[h.Volume+"/"+h.Link] = conn
+		p.mu.Unlock()
+	case kindBulk:
+		key := h.Volume + "/" + h.Link
+		p.mu.Lock()
+		data := p.half[key]
+		delete(p.half, key)
+		p.mu.Unlock()
+		if data == nil {
+			conn.Close()
+			return
+		}
+		if err := p.node.volume(h.Volume).connect(ctx, data, conn); err != nil {
+			p.node.log.Warn("volume not connected", "volume", h.Volume, "error", err)
+		}
+	}
+}
+
+// keepConnected dials the volume's links whenever there are none, until ctx
+// ends.
+func (p *peers) keepConnected(ctx context.Context, v *volume) error {
+	pause := redialAfter
+	for ctx.Err() == nil {
+		began := v.loop.Clock()
+		err := v.service.mayConnect()
+		if err == nil {
+			err = p.connectVolume(ctx, v)
+		}
+		p.note(err)
+		if err == nil && v.loop.Clock()-began > 2*redialAtMost {
+			pause = redialAfter
+		}
+		wait(ctx, pause)
+		pause = min(2*pause, redialAtMost)
+		if err == nil {
+			pause = min(pause, redialAtMost/4)
+		}
+	}
+	return nil
+}
+
+func (p *peers) note(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.problem = ""
+	if err != nil {
+		p.problem = err.Error()
+	}
+}
+
+// connectVolume makes one link of a volume and returns when it has ended.
+func (p *peers) connectVolume(ctx context.Context, v *volume) error {
+	var id [16]byte
+	rand.Read(id[:]) // never fails, by its documentation
+	h := preamble{Kind: kindData, Volume: v.cfg.Name, Link: hex.EncodeToString(id[:])}
+	data, err := p.dial(ctx, h)
+	if err != nil {
+		return err
+	}
+	h.Kind = kindBulk
+	bulk, err := p.dial(ctx, h)
+	if err != nil {
+		data.Close()
+		return err
+	}
+	return v.connect(ctx, data, bulk)
+}
+
+// dial connects to the peer by the first of its addresses that works.
+func (p *peers) dial(ctx context.Context, h preamble) (net.Conn, error) {
+	h.Protocol, h.Cluster, h.From = 1, p.node.cfg.Cluster, p.node.self.Name
+	var errs []error
+	for _, at := range p.node.peer.Address {
+		conn, err := p.dialAt(ctx, at, h)
+		if err == nil {
+			return conn, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
+}
+
+func (p *peers) dialAt(ctx context.Context, at netip.AddrPort, h preamble) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
+	defer cancel()
+	raw, err := new(net.Dialer).DialContext(ctx, "tcp", at.String())
+	if err != nil {
+		return nil, err
+	}
+	conn, err := p.secure(ctx, raw, false)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	var answer welcome
+	err = writeMessage(conn, h)
+	if err == nil {
+		err = readMessage(conn, &answer)
+	}
+	if !stop() {
+		err = errors.Join(err, ctx.Err())
+	}
+	if err == nil && answer.Error != "" {
+		err = errors.New(answer.Error)
+	}
+	if err != nil {
+		conn.Close()
+		if p.node.keys != nil {
+			err = p.node.keys.Explain(p.node.peer.Name, err)
+		}
+		return nil, fmt.Errorf("%s at %s: %w", p.node.peer.Name, at, err)
+	}
+	return conn, nil
+}
+
+// secure wraps a connection so that a loop can drive it, and with keys makes
+// sure that the peer is at the other end.
+func (p *peers) secure(ctx context.Context, raw net.Conn, server bool) (net.Conn, error) {
+	n := p.node
+	if n.keys == nil {
+		return raw, nil
+	}
+	config := n.keys.Client(n.peer.Name)
+	if server {
+		config = n.keys.Server(n.peer.Name)
+	}
+	conn, err := loop.Secure(ctx, raw, config, server)
+	if err != nil {
+		return nil, n.keys.Explain(n.peer.Name, err)
+	}
+	return conn, nil
+}
+
+// writeMessage sends a value as JSON behind its length.
+func writeMessage(w io.Writer, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	if len(b) > 1<<16-1 {
+		return fmt.Errorf("message of %d bytes is too long", len(b))
+	}
+	_, err = w.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(b))), b...))
+	return err
+}
+
+// readMessage reads what writeMessage sent, and not a byte more.
+func readMessage(r io.Reader, v any) error {
+	var head [2]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return err
+	}
+	b := make([]byte, binary.BigEndian.Uint16(head[:]))
+	if _, err := io.ReadFull(r, b); err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("message is not understood: %w", err)
+	}
+	return nil
+}
+
+// wait pauses, but not beyond the end of ctx.
+func wait(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
