@@ -88,15 +88,56 @@ func (e *Engine) enter(o *op, shared bool) {
 }
 
 func (o *op) locked() {
-	if o.kind == block.Read {
-		o.engine.read(o)
-	} else {
-		o.engine.intend(o)
+	e := o.engine
+	switch {
+	case !e.owed(o):
+		e.giveUp(o)
+	case o.kind == block.Read:
+		e.read(o)
+	default:
+		e.intend(o)
 	}
 }
 
-// answer is the end of an op: its lock goes, its request completes.
+// owed reports whether somebody still waits for o's answer: a client while this
+// node serves, or the peer while this node hosts it in the same session.
+func (e *Engine) owed(o *op) bool {
+	switch {
+	case o.parent != nil:
+		return e.owed(o.parent)
+	case o.follows:
+		return e.remote.hosts && o.hosted.term == e.follower.term
+	}
+	return e.primary
+}
+
+// giveUp ends an op that will not be acknowledged here.
+func (e *Engine) giveUp(o *op) {
+	e.dropIntents(o)
+	e.answer(o, e.demoted)
+}
+
+// giveUpUnowed ends the ops that wait, and for which nobody waits any more.
+// Those that a disk or the peer has are ended when these answer.
+func (e *Engine) giveUpUnowed() {
+	for _, q := range [...]*opQueue{&e.frozen, &e.held, &e.window.stalled} {
+		list := q.take()
+		for o := list.pop(); o != nil; o = list.pop() {
+			if e.owed(o) {
+				q.push(o)
+			} else {
+				e.giveUp(o)
+			}
+		}
+	}
+}
+
+// answer is the end of an op: its lock goes, its request completes. A node that
+// serves no longer acknowledges nothing, be it done or not.
 func (e *Engine) answer(o *op, s block.Status) {
+	if s == block.OK && !e.owed(o) {
+		s = e.demoted
+	}
 	if o.lock.held {
 		e.unlock(&o.lock)
 	}

@@ -21,8 +21,14 @@ type aloneState struct {
 
 // hold keeps an op that both disks do not have until it may be acknowledged.
 func (e *Engine) hold(o *op) {
+	if !e.owed(o) {
+		e.giveUp(o)
+		return
+	}
 	e.held.push(o)
-	e.acknowledgeHeld()
+	if e.held.length == 1 { // else whoever is before it waits already
+		e.acknowledgeHeld()
+	}
 }
 
 // acknowledgeHeld answers what may be answered now.
@@ -41,16 +47,18 @@ func (e *Engine) acknowledgeHeld() {
 // this session with the peer knows, on both disks.
 func (e *Engine) mayAcknowledge(o *op) bool {
 	switch m := e.mode(); {
-	case m == modeDead:
-		return true
-	case m == modeRemote:
-		return true // the peer acknowledged it, and owns the history now
+	case m == modeDead, m == modeRemote:
+		return true // by EIO; by the peer, which owns the history now
+	case m == modeFrozen:
+		return false
 	case e.session.state == Mirroring:
 		return true // the resync has copied it
-	case m == modeFrozen || e.right != RightAlone:
+	case e.right != RightAlone:
 		return false
-	case o.kind == block.Flush && e.dirty.Count() == 0:
-		return true // the peer lacks nothing
+	case e.session.state == Resyncing:
+		return true // the peer is durably inconsistent, which is fence enough
+	case !o.lock.held && e.dirty.Count() == 0:
+		return true // a flush, and the peer lacks nothing
 	}
 	if !e.parted() {
 		e.part()
@@ -59,25 +67,23 @@ func (e *Engine) mayAcknowledge(o *op) bool {
 	return true
 }
 
-// release acknowledges a held op.
+// release goes on with a held op that may be acknowledged. An op without its
+// lock is a flush, or a FUA write past its write.
 func (e *Engine) release(o *op) {
-	dead := e.mode() == modeDead
+	m, lone := e.mode(), o.lone
+	o.lone = false
 	switch {
-	case dead:
-		if o.kind != block.Flush && o.lock.held {
-			e.dropIntents(o)
-		}
+	case m == modeDead:
+		e.dropIntents(o)
 		e.answer(o, block.IOError)
-	case o.kind == block.Flush || !o.lock.held: // a flush, or a FUA write past its write
-		if e.session.state == Mirroring {
-			o.lone = false
-			e.rounds.join(e, o) // not yet durable at the peer
-			return
-		}
-		e.answer(o, block.OK)
-	default:
-		o.lone = false
+	case lone && m == modeRemote && o.lock.held: // a write that the host may not have
+		e.run = append(e.run, o)
+	case o.lock.held:
 		e.taken(o)
+	case lone && (m == modeRemote || e.session.state == Mirroring): // a flush that the peer did not take part in
+		e.rounds.join(e, o)
+	default:
+		e.answer(o, block.OK)
 	}
 }
 

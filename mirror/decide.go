@@ -29,6 +29,7 @@ type Hello struct {
 	State        string // of the disk's content, bitmap.State
 	Generation   bitmap.Generation
 	Base         bitmap.Generation
+	Intended     bitmap.Generation // of the source of a resync that has not finished
 	Ancestors    []bitmap.Generation
 	Sequence     uint64 // of the metadata header, only ever grows
 	PeerSequence uint64 // the peer's, when last seen
@@ -82,6 +83,8 @@ func Decide(a, b Hello) Verdict {
 		return decideFailed(a, b)
 	case rolledBack(a, b) && rolledBack(b, a):
 		return Verdict{ActionSplit, "", "both disks are older than what the other has seen"}
+	case rolledBack(a, b) && parted(a, b), rolledBack(b, a) && parted(b, a):
+		return Verdict{ActionSplit, "", "a disk is older than what the other has seen of it, and was written since"}
 	case rolledBack(a, b):
 		return full(b, a, fmt.Sprintf("the disk of %s is older than what %s has seen of it", a.Node, b.Node))
 	case rolledBack(b, a):
@@ -175,11 +178,20 @@ func onto(source, target Hello) Verdict {
 	if target.Primary {
 		return Verdict{ActionSplit, "", fmt.Sprintf("%s serves although %s has newer data", target.Node, source.Node)}
 	}
-	base := target.Generation
-	if !base.IsZero() && (base == source.Base || base == source.Generation) {
+	if g := missesSince(target); !g.IsZero() && (g == source.Base || g == source.Generation) {
 		return Verdict{ActionResync, source.Node, fmt.Sprintf("%s has what %s missed", source.Node, target.Node)}
 	}
 	return full(source, target, fmt.Sprintf("%s does not know which blocks %s lacks", source.Node, target.Node))
+}
+
+// missesSince is the generation to which the source's marks must be relative if
+// they are to say all that the target lacks. A target that was interrupted has
+// all of the generation that it was on the way to but what is still marked there.
+func missesSince(target Hello) bitmap.Generation {
+	if stateOf(target) == bitmap.Inconsistent {
+		return target.Intended
+	}
+	return target.Generation
 }
 
 func full(source, target Hello, why string) Verdict {
@@ -207,6 +219,9 @@ func hasData(h Hello) bool { return stateOf(h) == bitmap.Consistent }
 
 // newer reports whether a's history contains b's.
 func newer(a, b Hello) bool { return slices.Contains(a.Ancestors, b.Generation) }
+
+// parted reports whether a has a history that b does not know.
+func parted(a, b Hello) bool { return a.Generation != b.Generation && !newer(b, a) }
 
 func newerOrSame(a, b Hello) bool { return a.Generation == b.Generation || newer(a, b) }
 

@@ -113,7 +113,8 @@ type Engine struct {
 	marks  marks
 
 	primary   bool
-	promoting bool // primary once that is durable
+	promoting promotion
+	leaving   departure
 	right     Right
 	demoted   block.Status // what requests get when not primary
 	local     diskState
@@ -236,8 +237,10 @@ func (e *Engine) Tasks() []*block.Task {
 
 func (e *Engine) do(t *block.Task) { e.tasks = append(e.tasks, t) }
 
-// settle does what the last input made possible, until nothing more is.
+// settle does what the last input made possible, until nothing more is. Every
+// exported method that takes an input ends with it, once.
 func (e *Engine) settle() {
+	e.serve()
 	for len(e.free) > 0 || len(e.run) > 0 || e.marks.retry {
 		for i := 0; i < len(e.free); i++ {
 			e.free[i].owner.locked()
@@ -249,6 +252,8 @@ func (e *Engine) settle() {
 		e.launch()
 	}
 	e.follower.startSync()
+	e.depart()
+	e.greet()
 	e.meta.start()
 }
 

@@ -22,8 +22,11 @@ func (e *Engine) localFailed(doing string, err error) {
 	e.observe("disk", "good", "failed", e.localWhy)
 	e.header.State, e.header.Reason = bitmap.Failed, e.localWhy
 	e.meta.wantHeader(nil)
+	e.rounds.localLost()
 	if !e.primary {
 		e.becomeDisconnected("the local disk failed: " + e.localWhy)
+		e.rounds.check(e)
+		e.departed()
 		return
 	}
 	e.remote.begin(e)

@@ -92,6 +92,9 @@ func (r *rounds) taskOwner(e *Engine) tasker {
 
 func (t *roundTask) finished(k *block.Task) {
 	e := t.e
+	if !e.rounds.local {
+		return // it hung, and was given up
+	}
 	e.rounds.local = false
 	if k.Err != nil {
 		e.localFailed("flush", k.Err)
@@ -108,7 +111,6 @@ func (r *rounds) peerDone(e *Engine, sequence uint64, s block.Status) error {
 		return peerFailed(s)
 	}
 	r.peer = false
-	e.marks.flushed()
 	r.check(e)
 	return nil
 }
@@ -120,6 +122,9 @@ func (r *rounds) peerLost(e *Engine) {
 	}
 }
 
+// localLost: the round goes on without the local disk, which failed.
+func (r *rounds) localLost() { r.local = false }
+
 // check ends the round when every disk that takes part has answered.
 func (r *rounds) check(e *Engine) {
 	if !r.active || r.local || r.peer {
@@ -127,11 +132,13 @@ func (r *rounds) check(e *Engine) {
 	}
 	r.active = false
 	r.completed = r.next - 1
-	lone := r.lone || e.local == diskFailed
+	if !r.lone && e.local == diskGood {
+		e.marks.flushed()
+	}
 	done, then := r.current.take(), r.thenCurrent
 	r.thenCurrent = nil
 	for o := done.pop(); o != nil; o = done.pop() {
-		if o.lone = o.lone || lone; o.lone {
+		if o.lone = r.lone; r.lone || e.local == diskFailed {
 			e.hold(o)
 		} else {
 			e.answer(o, block.OK)
@@ -151,5 +158,10 @@ func (r *rounds) fail(e *Engine) {
 	waiting := r.waiting.take()
 	for o := waiting.pop(); o != nil; o = waiting.pop() {
 		e.answer(o, block.IOError)
+	}
+	then := r.then
+	r.then = nil
+	for _, f := range then {
+		f()
 	}
 }

@@ -19,6 +19,7 @@ import (
 type follower struct {
 	engine *Engine
 	tasks  int    // given to the disk and not come back, of any session (rule 14)
+	bulk   int    // of these, copies and checksums: they have memory of their own
 	term   uint64 // raised when a session ends: answers of an older one are dropped
 
 	acks []ackRange // ready to be sent
@@ -58,9 +59,19 @@ func (w *follower) newTask(what frameType, sequence uint64) *followTask {
 	return t
 }
 
+// Bounds on what a peer may ask for at once (rule 15): it has one flush under
+// way, and no more runs than idleRuns and sumRuns.
+const (
+	maxFlushes = 4
+	maxBulk    = idleRuns + sumRuns
+)
+
 func (w *follower) give(t *followTask) {
 	t.task.Engine = t
 	w.tasks++
+	if t.what != frameBatch {
+		w.bulk++
+	}
 	w.engine.do(&t.task)
 }
 
@@ -80,10 +91,19 @@ func (w *follower) forget() {
 	w.acks, w.flushes, w.copies = w.acks[:0], w.flushes[:0], w.copies[:0]
 }
 
+// takes reports whether the peer may send changes and flushes now.
+func (w *follower) takes() bool {
+	e := w.engine
+	if e.session.state == Hosting {
+		return e.remote.hosts
+	}
+	return e.session.replicates() && !e.resync.leads() && e.mayFollow()
+}
+
 // batch takes a run of records and gives each to the disk.
 func (w *follower) batch(f *Frame) error {
 	e := w.engine
-	if !e.session.replicates() && e.session.state != Hosting || e.primary {
+	if !w.takes() {
 		return errSequence
 	}
 	p := f.Payload
@@ -116,7 +136,6 @@ func (w *follower) batch(f *Frame) error {
 	if len(p) != 0 {
 		return errPayload
 	}
-	e.settle()
 	return nil
 }
 
@@ -131,6 +150,9 @@ func (t *followTask) finished(k *block.Task) {
 	w := t.follower
 	e := w.engine
 	w.tasks--
+	if t.what != frameBatch {
+		w.bulk--
+	}
 	status := block.StatusOf(k.Err)
 	if k.Err != nil && t.what != frameSum {
 		e.localFailed(k.Op.String(), k.Err)
@@ -146,7 +168,6 @@ func (t *followTask) finished(k *block.Task) {
 		}
 	}
 	w.put(t)
-	e.greet()
 }
 
 func (w *follower) ack(sequence uint64, s block.Status) {
@@ -179,15 +200,17 @@ func (w *follower) compose() {
 // Everything that it has seen acknowledged was taken by the disk before.
 func (w *follower) flush(f *Frame) error {
 	e := w.engine
-	if !e.session.replicates() && e.session.state != Hosting || e.primary {
+	if !w.takes() {
 		return errSequence
 	}
 	if e.session.state == Hosting {
 		e.remote.flushFor(e, f.Sequence)
 		return nil
 	}
+	if len(w.flushes) == maxFlushes {
+		return errSwamped
+	}
 	w.flushes = append(w.flushes, f.Sequence)
-	e.settle()
 	return nil
 }
 
@@ -225,16 +248,17 @@ func (s *followSync) finished(k *block.Task) {
 		}
 		w.sendCopied(w.syncCopies, status)
 	}
-	e.greet()
 }
 
 // copy writes one run of a resync. The payload begins with the first block.
 func (w *follower) copy(f *Frame) error {
 	e := w.engine
-	if e.session.state != Resyncing || e.resync.source {
+	switch {
+	case e.session.state != Resyncing || e.resync.source:
 		return errSequence
-	}
-	if len(f.Payload) < 8 {
+	case w.bulk >= maxBulk || len(w.copies) >= maxBulk:
+		return errSwamped
+	case len(f.Payload) < 8:
 		return errPayload
 	}
 	first, count := int64(binary.BigEndian.Uint64(f.Payload)), int64(f.Count)
@@ -293,8 +317,11 @@ func (w *follower) sendCopied(ids []uint64, s block.Status) {
 // sum reads a run for the peer's verify.
 func (w *follower) sum(f *Frame) error {
 	e := w.engine
-	if e.session.state != Mirroring || len(f.Payload) != 8 {
+	switch {
+	case e.session.state != Mirroring || len(f.Payload) != 8:
 		return errSequence
+	case w.bulk >= maxBulk:
+		return errSwamped
 	}
 	first, count := int64(binary.BigEndian.Uint64(f.Payload)), int64(f.Count)
 	if count == 0 || count > maxSumBlocks || first < 0 || first > e.dirty.Blocks()-count {

@@ -64,6 +64,7 @@ const (
 	frameGoneAck                        // secondary: the generation is mine, durably
 	frameRead                           // primary without a disk: read for me
 	frameReadReply                      // its peer: the bytes; count is the status
+	frameRole                           // both: count is 1 when the sender serves from now on, 0 when not
 	frameTypes
 )
 
@@ -73,6 +74,7 @@ var frameNames = [frameTypes]string{
 	frameDirty: "dirty", frameStart: "start", frameReady: "ready", frameCopy: "copy", frameCopyAck: "copy-ack",
 	frameFinish: "finish", frameFinishAck: "finish-ack", frameSum: "sum", frameSumReply: "sum-reply",
 	frameGone: "gone", frameGoneAck: "gone-ack", frameRead: "read", frameReadReply: "read-reply",
+	frameRole: "role",
 }
 
 func (t frameType) String() string {
@@ -111,6 +113,7 @@ var (
 	errPayload  = errors.New("frame payload is damaged")
 	errTooLong  = errors.New("frame is too long")
 	errSequence = errors.New("frame is out of place")
+	errSwamped  = errors.New("the peer asks and takes no answers")
 )
 
 // putFrameHeader writes f's header to b; length and sum describe the payload.

@@ -13,8 +13,15 @@ const evictBatch = 64
 // intend is rule 1, the only place of it: no byte of a change reaches either
 // disk before the intents of its regions are durable here. An op whose intents
 // are durable already goes on in the same call.
+//
+// A disk that has failed gets no more bytes, so it needs no more intents. Those
+// that it has stay on it for good: they say what it may lack should it return.
 func (e *Engine) intend(o *op) {
-	if !e.claim(o) {
+	if e.local == diskFailed {
+		e.run = append(e.run, o)
+		return
+	}
+	if e.marks.starved.length > 0 || !e.claim(o) { // nobody overtakes the starved
 		e.marks.starved.push(o)
 		return
 	}
@@ -48,12 +55,17 @@ func (e *Engine) claim(o *op) bool {
 		entry.InFlight++
 		o.txn = max(o.txn, entry.Transaction)
 	}
+	o.claimed = true
 	return true
 }
 
 // dropIntents says that o is no longer in flight in its regions. The intents
 // stay until both disks were flushed after it.
 func (e *Engine) dropIntents(o *op) {
+	if !o.claimed {
+		return
+	}
+	o.claimed = false
 	first, last := e.meta.layout.RegionsOf(o.offset, o.length)
 	for r := first; r <= last; r++ {
 		entry := e.marks.intents.Find(r)

@@ -16,6 +16,7 @@ type Link struct {
 	bulk   bool
 
 	inbox *block.Inbox
+	pools [2]*block.Pool // what inbox and scratch draw from
 
 	// out is what is to be sent, in order. Payloads alias requests that stay
 	// in flight until the peer has answered, or memory that hold keeps.
@@ -24,8 +25,9 @@ type Link struct {
 	sent    int          // entries of out that are gone
 	scratch *block.Inbox // headers and small payloads
 
-	closed bool
-	err    error // why Received gave up
+	closed  bool
+	swamped bool  // what waits to be sent is beyond all bounds
+	err     error // why Received gave up
 
 	// Dropped is called once, when the engine is done with the connection: the
 	// driver closes it. It is set before the link is used, or nil.
@@ -37,16 +39,15 @@ type Link struct {
 const linkMemory = 2*(maxPayload+block.ChunkSize) + 32<<20
 
 func newLink(e *Engine, bulk bool) *Link {
-	return &Link{
-		engine: e, bulk: bulk,
-		inbox:   block.NewInbox(block.NewPool(linkMemory)),
-		scratch: block.NewInbox(block.NewPool(linkMemory)),
-	}
+	l := &Link{engine: e, bulk: bulk, pools: [2]*block.Pool{block.NewPool(linkMemory), block.NewPool(linkMemory)}}
+	l.inbox, l.scratch = block.NewInbox(l.pools[0]), block.NewInbox(l.pools[1])
+	return l
 }
 
-// Room is where the next received bytes go; nil while the disk is behind.
+// Room is where the next received bytes go; nil while the disk is behind, and
+// while what the last session left under way has not ended.
 func (l *Link) Room() []byte {
-	if l.closed {
+	if l.closed || l.engine.session.state == Draining {
 		return nil
 	}
 	return l.inbox.Room()
@@ -56,6 +57,7 @@ func (l *Link) Room() []byte {
 // why the connection cannot go on.
 func (l *Link) Received(n int) error {
 	l.inbox.Received(n)
+	defer l.engine.settle()
 	for !l.closed {
 		b := l.inbox.Pending()
 		if len(b) < frameHeader {
@@ -80,12 +82,15 @@ func (l *Link) Received(n int) error {
 			return l.fail(err)
 		}
 	}
+	if l.swamped && !l.closed {
+		return l.fail(errSwamped)
+	}
 	return l.err
 }
 
 func (l *Link) fail(err error) error {
 	l.err = err
-	l.engine.disconnected(l, err.Error())
+	l.engine.lostLink(l, err.Error())
 	return err
 }
 
@@ -117,16 +122,23 @@ func (l *Link) Sent(n int) {
 
 // Closed says that the connection has ended.
 func (l *Link) Closed(err error) {
+	if l.closed {
+		return
+	}
 	reason := "connection closed by the peer"
 	if err != nil {
 		reason = err.Error()
 	}
-	l.engine.disconnected(l, reason)
+	l.engine.lostLink(l, reason)
+	l.engine.settle()
 }
 
 // drop forgets everything unsent, so that no payload is read after its request
 // has been answered without the peer.
 func (l *Link) drop() {
+	if l.closed {
+		return
+	}
 	l.closed = true
 	if l.Dropped != nil {
 		defer l.Dropped()
@@ -170,15 +182,20 @@ func (l *Link) pushCopy(f *Frame, payload []byte) {
 func (l *Link) room(n int) []byte {
 	b, hold, ok := l.scratch.Alloc(n)
 	if !ok {
-		// The peer reads nothing and we go on answering: more than the
-		// protocol lets anyone cause. It is fenced off as lost by the timeout.
-		b, hold = make([]byte, n), block.Hold{}
+		// The peer asks and reads no answers: more than the protocol lets
+		// anyone cause. Received ends the session.
+		b, hold, l.swamped = make([]byte, n), block.Hold{}, true
 	}
 	l.append(b, hold)
 	return b
 }
 
 func (l *Link) append(b []byte, hold block.Hold) {
+	if l.sent > 0 && len(l.out) == cap(l.out) { // rather move up than grow
+		l.out = l.out[:copy(l.out, l.out[l.sent:])]
+		l.holds = l.holds[:copy(l.holds, l.holds[l.sent:])]
+		l.sent = 0
+	}
 	l.out = append(l.out, b)
 	l.holds = append(l.holds, hold)
 }

@@ -26,10 +26,11 @@ type metaWriter struct {
 	busy       bool
 	failed     bool // a metadata write or flush failed: no more is tried
 
-	header  bool // wanted
-	intents bool // wanted
-	after   []afterMeta
-	sweep   sweep
+	header     bool // wanted
+	headerOpen bool // in the transaction under way
+	intents    bool // wanted
+	after      []afterMeta
+	sweep      sweep
 
 	headerSequence, intentsSequence      uint64
 	headerImage, intentsImage, pageImage []byte
@@ -88,6 +89,12 @@ func (m *metaWriter) wantHeader(then func()) {
 	}
 }
 
+// headerPending reports whether the header is not on stable storage as it is
+// here, and can still get there.
+func (m *metaWriter) headerPending() bool {
+	return (m.header || m.headerOpen) && m.engine.local == diskGood
+}
+
 // wantPages has every page of dirty bits written that has changed until now.
 // then is called when they are durable; it may be nil.
 func (m *metaWriter) wantPages(then func()) {
@@ -137,7 +144,7 @@ func (m *metaWriter) start() {
 }
 
 func (m *metaWriter) writeHeader() {
-	m.header = false
+	m.header, m.headerOpen = false, true
 	m.headerSequence++
 	if err := m.engine.header.Encode(m.headerImage, m.headerSequence); err != nil {
 		bug("header cannot be stored: %v", err)
@@ -211,7 +218,7 @@ func (m *metaWriter) finish() {
 		e.localFailed("write metadata", m.err)
 		return
 	}
-	m.done = m.collecting - 1
+	m.done, m.headerOpen = m.collecting-1, false
 	m.sweep.saving = m.sweep.saving[:0]
 	e.intentsDurable()
 	for len(m.after) > 0 && m.after[0].transaction <= m.done {

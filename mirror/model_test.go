@@ -103,6 +103,7 @@ type client struct {
 	version uint64
 	open    map[*clientRequest]bool
 	ops     int
+	refused int // answered with an error
 }
 
 type clientRequest struct {
@@ -204,9 +205,12 @@ func (r *clientRequest) Complete(*block.Request) {
 	}
 	r.done = true
 	delete(c.open, r)
+	defer r.reuse()
 	if r.Status != block.OK {
+		c.refused++
 		return // it may have been carried out, or may be later
 	}
+	c.pair.fence(r)
 	switch {
 	case r.Op == block.Read:
 		r.each(func(s int) {
@@ -227,6 +231,14 @@ func (r *clientRequest) Complete(*block.Request) {
 	}
 }
 
+// reuse spoils the request's memory, as a front end does that receives the next
+// request in it: whoever still looks at it is found out.
+func (r *clientRequest) reuse() {
+	for i := range r.Record {
+		r.Record[i] = 0xdb
+	}
+}
+
 // flush: version v of sector s, and all before it, are durable.
 func (m *model) flush(s int, v uint64) {
 	i := 0
@@ -243,5 +255,16 @@ func (c *client) killed(n *simNode) {
 		if r.node == n {
 			delete(c.open, r)
 		}
+	}
+}
+
+// reset: the operator has chosen a copy that may lack anything; what it holds
+// is what there is.
+func (m *model) reset(content []byte) {
+	for s := range m.acked {
+		v := version(content[s*sector : (s+1)*sector])
+		delete(m.zeroes, v)
+		m.acked[s], m.flushed[s] = v, v
+		m.maybe[s], m.since[s] = nil, nil
 	}
 }

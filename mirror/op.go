@@ -28,9 +28,11 @@ type op struct {
 	txn     uint64 // metadata transaction that holds its intents
 	seq     uint64 // in the window; 0 = not there
 	started time.Duration
+	claimed bool // counted as in flight in the intents of its regions
 	local   bool // the local disk has not answered
 	peer    bool // the peer has not answered
-	lone    bool // the peer does not have it
+	lone    bool // the peer is not known to have it
+	orphan  bool // answered while a disk that failed still holds its task
 	status  block.Status
 	follows bool // carried out for the peer, see remote.go
 	hosted  hosted
@@ -79,8 +81,9 @@ func (q *opQueue) take() opQueue {
 
 // opPool keeps ops that are not in use. Sessions bound how many are.
 type opPool struct {
-	free *op
-	used int
+	free    *op
+	used    int
+	orphans int // see freeOp
 }
 
 func (e *Engine) newOp() *op {
@@ -100,8 +103,20 @@ func (e *Engine) newOp() *op {
 	return o
 }
 
+// freeOp takes an op back. One whose task hangs in a disk that failed is kept
+// until the task returns, if ever: the disk may still look at it.
 func (e *Engine) freeOp(o *op) {
 	e.ops.used--
-	o.req, o.data, o.record, o.task.Data = nil, nil, nil, nil
-	o.next, e.ops.free = e.ops.free, o
+	o.req, o.data, o.record = nil, nil, nil
+	if o.local {
+		o.orphan = true
+		e.ops.orphans++
+		return
+	}
+	e.ops.put(o)
+}
+
+func (p *opPool) put(o *op) {
+	o.task.Data = nil
+	o.next, p.free = p.free, o
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -35,6 +36,9 @@ type pair struct {
 
 	model  *model
 	client *client
+	forced bool           // the only whole copy is gone: the operator takes the other
+	rotten map[int64]bool // blocks changed behind the engines' backs
+	checks int
 }
 
 // record is the witness's: who may serve, and how.
@@ -57,8 +61,12 @@ type simNode struct {
 	asks        []Ask
 	pairing     bool
 	incarnation uint64
-	whole       bool // its disk, with its cache, has every acknowledged write
-	kept        bool // it has not restarted since
+	whole       bool          // its disk, with its cache, has every acknowledged write
+	kept        bool          // it has not restarted since
+	hung        [2]bool       // by target: its tasks are not carried out
+	stuck       time.Duration // since when something is hung
+	suspect     bool          // a sync has failed: only a power cut shows what is left
+	old         uint64        // number of an earlier session
 }
 
 // wire carries the bytes of one connection in one direction.
@@ -67,8 +75,8 @@ type wire struct {
 	fromN, toN     *simNode
 	fromInc, toInc uint64
 	bytes          []byte
-	cut            bool
-	told           bool
+	until          time.Duration // nothing passes before
+	dead           bool          // nothing passes any more
 }
 
 const (
@@ -79,7 +87,7 @@ const (
 )
 
 func newPair(t *testing.T, seed uint64) *pair {
-	p := &pair{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 1))}
+	p := &pair{t: t, seed: seed, rotten: make(map[int64]bool), rng: rand.New(rand.NewPCG(seed, 1))}
 	p.model = newModel(p)
 	for i, name := range [...]string{"alpha", "beta"} {
 		n := &simNode{pair: p, id: i, name: name, rng: rand.New(rand.NewPCG(seed, uint64(10+i)))}
@@ -123,8 +131,15 @@ func (r rngReader) Read(p []byte) (int, error) {
 }
 
 func (n *simNode) boot() {
+	n.data.Heal()
+	n.meta.Heal()
 	md, err := bitmap.Load(n.meta, n.meta.Size())
 	n.pair.must(err)
+	if md.Header.State == bitmap.Failed {
+		n.replace()
+		md, err = bitmap.Load(n.meta, n.meta.Size())
+		n.pair.must(err)
+	}
 	if md.IntentsLost {
 		n.pair.fail("intents of %s lost", n.name)
 	}
@@ -132,7 +147,7 @@ func (n *simNode) boot() {
 	n.tasks, n.asks = nil, nil
 	n.engine = New(Config{
 		Cluster: "sim", Volume: "v", Node: n.name, Peer: n.peerName(),
-		PeerTimeout: time.Second, FlushEvery: 300 * time.Millisecond, Compress: true, Punch: true,
+		PeerTimeout: time.Second, DiskTimeout: 2 * time.Second, FlushEvery: 300 * time.Millisecond, Compress: true, Punch: true,
 		Incarnation: n.incarnation, Random: rngReader{n.rng}, Arbiter: n,
 		Observe: func(ev Event) { n.pair.log("%s %s: %s -> %s (%s)", n.name, ev.Kind, ev.Old, ev.New, ev.Reason) },
 	}, md)
@@ -192,11 +207,9 @@ func (p *pair) collect() {
 
 // cut ends the connection; each node hears of it by itself.
 func (p *pair) cut() {
-	for _, w := range p.wires {
-		w.cut = true
-	}
 	for _, n := range p.nodes {
 		if n.engine != nil {
+			n.old = max(n.old, n.engine.session.id)
 			n.engine.Disconnect(p.now, "link cut")
 		}
 	}
@@ -206,7 +219,7 @@ func (p *pair) cut() {
 
 // carry moves some bytes along a wire.
 func (p *pair) carry(w *wire) {
-	if w.fromN.engine == nil || w.toN.engine == nil || w.fromN.incarnation != w.fromInc || w.toN.incarnation != w.toInc {
+	if w.dead || p.now < w.until || w.fromN.engine == nil || w.toN.engine == nil || w.fromN.incarnation != w.fromInc || w.toN.incarnation != w.toInc {
 		return
 	}
 	if out := w.from.Output(); len(out) > 0 && !w.from.closed {
@@ -224,6 +237,9 @@ func (p *pair) carry(w *wire) {
 	if len(w.bytes) > 0 && p.rng.IntN(3) > 0 && !w.to.closed {
 		room := w.to.Room()
 		n := copy(room, w.bytes[:1+p.rng.IntN(len(w.bytes))])
+		if n == 0 {
+			return // the node drains
+		}
 		w.bytes = w.bytes[n:]
 		if err := w.to.Received(n); err != nil {
 			p.log("%s ends the session: %v", w.toN.name, err)
@@ -239,8 +255,14 @@ func (p *pair) work(n *simNode) {
 	}
 	i := p.rng.IntN(min(len(n.tasks), 8))
 	t := n.tasks[i]
+	if n.hung[t.Target] {
+		return
+	}
 	n.tasks = append(n.tasks[:i:i], n.tasks[i+1:]...)
-	t.Err = n.carryOut(t)
+	if t.Err = n.carryOut(t); t.Err != nil {
+		p.log("%s: %s of disk %d at %d: %v", n.name, t.Op, t.Target, t.Offset, t.Err)
+		n.suspect = n.suspect || t.Op == block.Flush
+	}
 	n.engine.Finished(p.now, t)
 	n.collect()
 }
@@ -351,13 +373,17 @@ func (p *pair) kill(n *simNode, power bool) {
 	p.log("kill %s power=%t", n.name, power)
 	p.client.killed(n)
 	n.engine = nil
+	n.data.Heal()
+	n.meta.Heal()
 	for _, t := range n.tasks { // what was with the kernel may be done or not
 		if t.Op != block.Read && t.Op != block.Flush && p.rng.IntN(2) == 0 {
 			p.must(n.carryOut(t))
 		}
 	}
-	n.tasks, n.asks = nil, nil
+	n.tasks, n.asks, n.hung = nil, nil, [2]bool{}
 	n.incarnation++
+	power = power || n.suspect
+	n.suspect = false
 	if power {
 		n.data.PowerCut(p.rng, 0.5)
 		n.data.Reopen()
@@ -365,9 +391,6 @@ func (p *pair) kill(n *simNode, power bool) {
 		n.meta.Reopen()
 	}
 	p.model.died(n, power)
-	for _, w := range p.wires {
-		w.cut = true
-	}
 	p.wires = nil
 	if o := n.peer(); o.engine != nil {
 		o.engine.Disconnect(p.now, "peer gone")
@@ -378,31 +401,51 @@ func (p *pair) kill(n *simNode, power bool) {
 // step lets one thing happen.
 func (p *pair) step() {
 	p.now += time.Duration(p.rng.IntN(300)) * time.Microsecond
-	switch k := p.rng.IntN(100); {
-	case k < 45:
+	switch k := p.rng.IntN(1000); {
+	case k < 450:
 		if len(p.wires) > 0 {
 			p.carry(p.wires[p.rng.IntN(len(p.wires))])
 		}
-	case k < 85:
+	case k < 850:
 		p.work(p.nodes[p.rng.IntN(2)])
-	case k < 90:
+	case k < 900:
 		p.arbitrate(p.nodes[p.rng.IntN(2)])
-	case k < 92:
-		if n := p.nodes[p.rng.IntN(2)]; n.engine != nil {
-			n.engine.Tick(p.now)
-			n.collect()
-		}
+	case k < 920:
+		p.tick(p.nodes[p.rng.IntN(2)])
+	case k < 923:
+		p.now += time.Duration(p.rng.IntN(700)) * time.Millisecond
+	case k < 927:
+		p.cover()
 	default:
 		p.client.act()
 	}
 	p.wholeness()
 }
 
+// tick lets a node see the time, and how long its disks have been hung.
+func (p *pair) tick(n *simNode) {
+	if n.engine == nil {
+		return
+	}
+	n.engine.Tick(p.now)
+	if n.hung != [2]bool{} && slices.ContainsFunc(n.tasks, func(t *block.Task) bool { return n.hung[t.Target] }) {
+		n.engine.CheckDisk(p.now, p.now-n.stuck)
+	}
+	n.collect()
+}
+
 // wholeness keeps account of who has every acknowledged write.
 func (p *pair) wholeness() {
 	for _, n := range p.nodes {
-		if e := n.engine; e != nil && e.Primary() && e.local == diskGood {
-			o := n.peer()
+		e, o := n.engine, n.peer()
+		switch {
+		case e == nil:
+		case e.local == diskFailed:
+			n.whole, n.kept = false, false
+			if e.Primary() && e.remote.ready {
+				o.whole, o.kept = true, true
+			}
+		case e.Primary():
 			both := e.session.state == Mirroring && o.engine != nil && o.engine.session.state == Mirroring
 			n.whole, n.kept = true, true
 			o.whole = both || o.whole && e.right != RightAlone
@@ -411,36 +454,62 @@ func (p *pair) wholeness() {
 	}
 }
 
-// heal boots what is down, connects, lets the operator choose, and waits until
-// both disks are alike.
+// heal boots what is down, replaces disks that failed, connects, lets the
+// operator choose, and waits until both disks are alike.
 func (p *pair) heal() {
 	p.noAnswer = false
 	defer func() { p.calm = false }()
+	for _, n := range p.nodes {
+		if n.engine != nil && n.engine.local == diskGood {
+			n.hung = [2]bool{}
+		}
+	}
 	for i := 0; ; i++ {
 		p.calm = i > 3000
 		if i == 200_000 {
 			p.fail("no service after healing: %s; %s", p.describe(0), p.describe(1))
 		}
-		for _, n := range p.nodes {
-			if n.engine == nil {
-				n.boot()
-			}
-		}
-		if p.nodes[0].engine.session.state == Disconnected || p.nodes[1].engine.session.state == Disconnected {
-			if i%50 == 0 {
-				p.connect()
-			}
-		}
-		if i%100 == 99 && !p.nodes[0].engine.Primary() && !p.nodes[1].engine.Primary() {
-			a := p.rng.IntN(2)
-			_ = p.prim(p.nodes[a]) || p.prim(p.nodes[1-a])
-		}
+		p.mend(i)
 		p.step()
+		if i%500 == 499 && p.calm { // a fault that nobody has met yet
+			for _, n := range p.nodes {
+				n.data.Heal()
+				n.meta.Heal()
+			}
+		}
 		if p.quiet() {
 			break
 		}
 	}
 	p.compare()
+	p.cover()
+	for _, n := range p.nodes {
+		p.empty(n)
+	}
+}
+
+// mend does what people do when something is broken.
+func (p *pair) mend(i int) {
+	for _, n := range p.nodes {
+		if n.engine != nil && n.engine.local == diskFailed && i%1000 == 999 {
+			p.kill(n, p.rng.IntN(2) == 0)
+		}
+		if n.engine == nil {
+			n.boot()
+		}
+	}
+	a, b := p.nodes[0], p.nodes[1]
+	if i%50 == 0 && (a.engine.session.state == Disconnected || b.engine.session.state == Disconnected) {
+		p.connect()
+	}
+	if i%100 == 99 && !a.engine.Primary() && !b.engine.Primary() {
+		k := p.rng.IntN(2)
+		if p.forced {
+			p.primforce()
+		} else {
+			_ = p.prim(p.nodes[k]) || p.prim(p.nodes[1-k])
+		}
+	}
 }
 
 func (p *pair) describe(i int) string {
@@ -463,7 +532,7 @@ func (p *pair) describe(i int) string {
 func (p *pair) quiet() bool {
 	for _, n := range p.nodes {
 		e := n.engine
-		if e == nil || e.session.state != Mirroring || len(n.tasks) > 0 || e.ops.used > 0 || e.rounds.active || e.meta.busy {
+		if e == nil || e.session.state != Mirroring || len(n.tasks) > 0 || e.ops.used > 0 || e.rounds.active || e.meta.busy || e.verify.active {
 			return false
 		}
 	}
@@ -480,6 +549,9 @@ func (p *pair) compare() {
 	a, b := p.nodes[0].data.Snapshot(), p.nodes[1].data.Snapshot()
 	for s := 0; s < sectors; s++ {
 		x, y := a[s*sector:(s+1)*sector], b[s*sector:(s+1)*sector]
+		if p.rotten[int64(s*sector/block.Size)] {
+			continue
+		}
 		if !bytes.Equal(x, y) {
 			p.fail("sector %d differs: alpha %d, beta %d", s, version(x), version(y))
 		}

@@ -10,8 +10,8 @@ import (
 // every overlapping write in flight, what is read is on both disks, or dirty
 // under a right to be alone: it survives a takeover (rule 7).
 func (e *Engine) read(o *op) {
-	if !e.primary && !o.follows {
-		e.answer(o, e.demoted)
+	if !e.owed(o) {
+		e.giveUp(o)
 		return
 	}
 	switch e.mode() {
@@ -56,21 +56,40 @@ func (e *Engine) cache(o *op) {
 }
 
 // blockStatus answers what is asked about a range: what is dirty is known
-// here; what is allocated only the disk could say, and a mirror of two unlike
-// disks promises nothing of it, so all is said to be data.
+// here, what is allocated the local disk says. Without one all is data.
 func (e *Engine) blockStatus(o *op) {
 	r := o.req
-	if r.Contexts&block.ContextAllocation != 0 {
-		r.Extents[0] = append(r.Extents[0][:0], block.Extent{Length: uint32(o.length)})
-	}
 	if r.Contexts&block.ContextDirty != 0 {
-		most := cap(r.Extents[1])
-		if r.Flags&block.ReqOne != 0 || most == 0 {
-			most = 1
-		}
-		r.Extents[1] = e.dirtyExtents(r.Extents[1][:0], o.offset, o.length, most)
+		r.Extents[1] = e.dirtyExtents(r.Extents[1][:0], o.offset, o.length, room(r, 1))
 	}
-	e.answer(o, block.OK)
+	switch {
+	case r.Contexts&block.ContextAllocation == 0:
+		e.answer(o, block.OK)
+	case e.local == diskFailed:
+		r.Extents[0] = append(r.Extents[0][:0], block.Extent{Length: uint32(o.length)})
+		e.answer(o, block.OK)
+	default:
+		o.local = true
+		o.task = block.Task{
+			Op: block.BlockStatus, Offset: o.offset, Length: o.length,
+			Extents: r.Extents[0][:0:room(r, 0)], Engine: o,
+		}
+		e.do(&o.task)
+	}
+}
+
+// room is how many extents a request wants of one context, at least one.
+func room(r *block.Request, context int) int {
+	if r.Flags&block.ReqOne != 0 {
+		return min(1, cap(r.Extents[context]))
+	}
+	return cap(r.Extents[context])
+}
+
+// allocated takes the local disk's answer to a question about its holes.
+func (e *Engine) allocated(o *op, t *block.Task) {
+	o.req.Extents[0] = t.Extents
+	e.answer(o, block.StatusOf(t.Err))
 }
 
 // dirtyExtents describes a range by runs of dirty and clean bytes, at most a

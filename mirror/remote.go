@@ -4,6 +4,8 @@ package mirror
 
 import (
 	"encoding/binary"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/twinbd/twinbd/internal/block"
@@ -27,35 +29,58 @@ type remote struct {
 	ready  bool // the peer hosts for us
 	hosts  bool // we host for the peer
 	failed bool // there is no other copy
-	reads  map[uint64]*op
 	nextID uint64
+	reads  map[uint64]*op // sent and not answered
+	asking int64          // their bytes
+	later  opQueue        // reads that wait until fewer bytes are asked for
+	served int64          // bytes of the peer's reads under way, while we host
 }
 
+// maxRemoteReads bounds the bytes that reads through the peer keep in its
+// memory at once. One more read may begin below it.
+const maxRemoteReads = 16 << 20
+
 // mode is the mode of a node whose own disk has failed.
-func (r *remote) mode(e *Engine) mode {
+func (r *remote) mode() mode {
 	switch {
-	case r.ready:
-		return modeRemote
 	case r.failed:
 		return modeDead
+	case r.ready:
+		return modeRemote
 	}
 	return modeFrozen
 }
 
-// begin: the local disk has just failed.
+// begin: the local disk of a primary has just failed. The peer has a whole copy
+// unless something was acknowledged alone, or is being copied to it; whether
+// it still has it, it says itself when it meets us anew.
 func (r *remote) begin(e *Engine) {
-	if e.session.state != Mirroring {
-		// The peer has no whole copy, or none that we can reach.
-		r.failed = e.session.state != Disconnected || e.right == RightAlone
-		if r.failed {
-			e.becomeDisconnected("no disk is left to serve from")
-		}
+	s := e.session.state
+	if !e.header.Base.IsZero() || s == Resyncing || s == Comparing {
+		r.failed = true
+		e.becomeDisconnected("no disk is left to serve from")
+		return
+	}
+	if s != Mirroring {
+		e.becomeDisconnected("the local disk failed: " + e.localWhy)
 		return
 	}
 	e.verify.stop("the local disk failed")
+	r.ask(e)
+}
+
+func (r *remote) ask(e *Engine) {
 	if !r.asked {
 		r.asked = true
 		e.cfg.Arbiter.Ask(AskPeer)
+	}
+}
+
+// despair: the peer has said that there is nothing to serve from.
+func (r *remote) despair(e *Engine) {
+	if e.primary && e.local == diskFailed {
+		r.failed = true
+		e.thaw()
 	}
 }
 
@@ -69,6 +94,7 @@ func (e *Engine) RecordNamesPeer(now time.Duration) {
 	if e.local == diskFailed && (e.session.state == Mirroring || e.session.state == Hosting) {
 		r.leave(e)
 	}
+	e.window.each(e.advance) // the local disk is not waited for any more
 	e.settle()
 }
 
@@ -76,11 +102,7 @@ func (e *Engine) RecordNamesPeer(now time.Duration) {
 // what is in flight.
 func (r *remote) leave(e *Engine) {
 	e.marks.peerLost(e) // the same log, seen from the other side
-	for seq := e.window.oldest; seq < e.window.next; seq++ {
-		if o := e.window.slots[seq%windowSlots]; o != nil {
-			e.marks.dirtied(e, o)
-		}
-	}
+	e.window.each(func(o *op) { e.marks.dirtied(e, o) })
 	list := make([]byte, 0, 1<<16)
 	for at := int64(0); len(list) < cap(list); {
 		first, count, ok := e.dirty.Next(at, maxExtentCount)
@@ -91,8 +113,8 @@ func (r *remote) leave(e *Engine) {
 		at = first + count
 	}
 	if len(list) == cap(list) { // too scattered to list: everything
-		list = binary.BigEndian.AppendUint64(list[:0], uint64(makeExtent(0, min(e.dirty.Blocks(), maxExtentCount))))
-		for at := int64(maxExtentCount); at < e.dirty.Blocks(); at += maxExtentCount {
+		list = list[:0]
+		for at := int64(0); at < e.dirty.Blocks(); at += maxExtentCount {
 			list = binary.BigEndian.AppendUint64(list, uint64(makeExtent(at, min(maxExtentCount, e.dirty.Blocks()-at))))
 		}
 	}
@@ -102,7 +124,7 @@ func (r *remote) leave(e *Engine) {
 // gone: the primary's disk failed and the record names this node. Nothing is
 // carried out before the new generation and the marks are durable here.
 func (r *remote) gone(e *Engine, f *Frame) error {
-	if e.primary || e.local == diskFailed || e.session.state != Mirroring && e.session.state != Hosting {
+	if !e.mayFollow() || r.hosts || e.local == diskFailed || e.session.state != Mirroring && e.session.state != Hosting {
 		return errSequence
 	}
 	if err := e.markExtents(f.Payload); err != nil {
@@ -113,42 +135,44 @@ func (r *remote) gone(e *Engine, f *Frame) error {
 	}
 	e.become(Hosting, "for "+e.cfg.Peer+", whose disk failed")
 	e.right = RightAlone
-	session := e.session.id
+	session, sequence := e.session.id, f.Sequence
 	e.meta.wantPages(func() {
 		e.meta.wantHeader(func() {
 			if e.session.id == session && e.session.state == Hosting {
 				r.hosts = true
-				e.session.data.push(&Frame{Type: frameGoneAck, Session: session, Sequence: f.Sequence}, nil)
+				e.session.data.push(&Frame{Type: frameGoneAck, Session: session, Sequence: sequence}, nil)
 			}
 		})
 	})
-	e.settle()
 	return nil
 }
 
 // goneAck: the peer owns the history now, and carries on for us.
 func (r *remote) goneAck(e *Engine, f *Frame) error {
-	if !r.named || e.local != diskFailed {
+	if !r.named || r.ready || !e.primary || e.local != diskFailed {
 		return errSequence
 	}
 	r.ready, r.reads = true, make(map[uint64]*op)
 	e.become(Hosting, "served by the disk of "+e.cfg.Peer)
 	e.thaw()
-	e.settle()
 	return nil
 }
 
 // meet: a primary without a disk has found its peer again.
 func (r *remote) meet(e *Engine, v Verdict) {
 	e.become(Hosting, v.Reason)
-	if e.local != diskFailed {
-		return
-	}
-	if r.named {
+	switch {
+	case e.local != diskFailed:
+	case e.session.equal != 0 && e.session.equal != e.session.received.Incarnation:
+		// It may have lost what it acknowledged and had not flushed, and
+		// nobody else has it: clients must hear of it.
+		r.failed = true
+		e.becomeDisconnected(e.cfg.Peer + " has restarted, and may have lost what it had not flushed")
+		e.thaw()
+	case r.named:
 		r.leave(e)
-	} else if !r.asked {
-		r.asked = true
-		e.cfg.Arbiter.Ask(AskPeer)
+	default:
+		r.ask(e)
 	}
 }
 
@@ -157,19 +181,31 @@ func (r *remote) lost(e *Engine) {
 	if r.hosts {
 		r.hosts = false
 		e.right = RightNone
+		e.giveUpUnowed()
 		return
 	}
 	r.ready = false
-	for id, o := range r.reads {
-		delete(r.reads, id)
+	for _, id := range slices.Sorted(maps.Keys(r.reads)) {
+		e.frozen.push(r.reads[id])
+	}
+	clear(r.reads)
+	r.asking = 0
+	later := r.later.take()
+	for o := later.pop(); o != nil; o = later.pop() {
 		e.frozen.push(o)
 	}
 }
 
 // read asks the peer for a range. Its lock stays held until the answer.
 func (r *remote) read(e *Engine, o *op) {
+	if r.asking >= maxRemoteReads {
+		r.later.push(o)
+		return
+	}
 	r.nextID++
 	r.reads[r.nextID] = o
+	r.asking += o.length
+	o.started = e.now
 	var p [16]byte
 	binary.BigEndian.PutUint64(p[:], uint64(o.offset))
 	binary.BigEndian.PutUint64(p[8:], uint64(o.length))
@@ -186,9 +222,12 @@ func (r *remote) readReply(e *Engine, f *Frame) error {
 		return errPayload
 	}
 	delete(r.reads, f.Sequence)
+	r.asking -= o.length
 	copy(o.data, f.Payload)
 	e.answer(o, s)
-	e.settle()
+	for r.later.length > 0 && r.asking < maxRemoteReads {
+		r.read(e, r.later.pop())
+	}
 	return nil
 }
 
@@ -219,7 +258,6 @@ func (r *remote) flushFor(e *Engine, sequence uint64) {
 	o.hosted = hosted{sequence: sequence, term: e.follower.term, what: frameFlush}
 	e.follower.tasks++
 	e.begin(o)
-	e.settle()
 }
 
 // readFor is a read of the primary.
@@ -231,13 +269,16 @@ func (r *remote) readFor(e *Engine, f *Frame) error {
 	if length == 0 || length > block.MaxLength || offset > uint64(e.size) || length > uint64(e.size)-offset {
 		return errPayload
 	}
+	if r.served >= maxRemoteReads {
+		return errSwamped
+	}
+	r.served += int64(length)
 	o := e.newOp()
 	o.follows, o.kind = true, block.Read
 	o.offset, o.length, o.data = int64(offset), int64(length), make([]byte, length)
 	o.hosted = hosted{sequence: f.Sequence, term: e.follower.term, what: frameRead}
 	e.follower.tasks++
 	e.begin(o)
-	e.settle()
 	return nil
 }
 
@@ -246,8 +287,10 @@ func (r *remote) answered(e *Engine, o *op, s block.Status) {
 	h := o.hosted
 	e.follower.tasks--
 	h.hold.Release()
+	if h.what == frameRead {
+		r.served -= o.length
+	}
 	if h.term != e.follower.term {
-		e.greet()
 		return
 	}
 	switch h.what {

@@ -37,13 +37,25 @@ func (e *Engine) Promotable() error {
 	return nil
 }
 
+// promotion is the way from secondary to primary.
+type promotion struct {
+	then    func() // nil when there is none under way
+	durable bool   // the header says that this node serves
+}
+
+func (p *promotion) active() bool { return p.then != nil }
+
 // Promote makes the engine serve clients, with the right that the arbiter has
-// granted. then is called when that is durable. force accepts an inconsistent
-// disk and begins a new history at once; who says so in the metadata.
+// granted. then is called when that is durable and nothing that the old primary
+// sent is under way any more. force accepts an inconsistent disk and begins a
+// new history at once; who says so in the metadata.
 func (e *Engine) Promote(now time.Duration, right Right, force string, then func()) error {
 	e.now = now
 	if err := e.Promotable(); err != nil && (force == "" || e.local == diskFailed) {
 		return err
+	}
+	if s := e.session.state; s != Mirroring && !e.resync.leads() {
+		e.becomeDisconnected("becomes primary") // what was concluded holds no longer
 	}
 	h := &e.header
 	switch {
@@ -63,15 +75,58 @@ func (e *Engine) Promote(now time.Duration, right Right, force string, then func
 		}
 	}
 	h.State, h.Intended, h.LastPrimary, h.Serving = bitmap.Consistent, bitmap.Generation{}, true, true
-	e.right, e.promoting = right, true
-	e.meta.wantHeader(func() {
-		e.primary, e.promoting = true, false
-		e.observe("role", "secondary", "primary", "")
-		e.resync.claim()
-		e.thaw()
-		then()
-	})
+	e.right, e.promoting = right, promotion{then: then}
+	e.meta.wantHeader(func() { e.promoting.durable = true })
 	e.settle()
+	return nil
+}
+
+// serve ends a promotion. Changes of the old primary are not ordered by this
+// node's range locks, so they end before the first one of a client begins.
+func (e *Engine) serve() {
+	p := e.promoting
+	if !p.active() || !p.durable || e.follower.busy() || !e.idle() {
+		return
+	}
+	e.promoting = promotion{}
+	e.primary = true
+	e.tellRole()
+	e.observe("role", "secondary", "primary", "")
+	e.resync.claim()
+	e.thaw()
+	p.then()
+}
+
+// idle reports whether nothing of clients is under way.
+func (e *Engine) idle() bool { return e.ops.used == 0 && e.ops.orphans == 0 }
+
+// mayFollow reports whether the peer's changes may be carried out: this node
+// does not serve, and what it did for clients earlier has ended (rule 7).
+func (e *Engine) mayFollow() bool { return !e.primary && !e.promoting.active() && e.idle() }
+
+// tellRole tells a peer that was met before the role changed.
+func (e *Engine) tellRole() {
+	if !e.session.greeted {
+		return
+	}
+	f := Frame{Type: frameRole, Session: e.session.id}
+	if e.primary {
+		f.Count = 1
+	}
+	e.session.data.push(&f, nil)
+}
+
+// peerRole takes the peer's new role; who follows was not the last to serve.
+func (e *Engine) peerRole(f *Frame) error {
+	serves := f.Count == 1
+	if serves && e.primary {
+		return fmt.Errorf("both nodes serve: %w", errSequence)
+	}
+	e.session.received.Primary = serves
+	if serves && e.header.LastPrimary {
+		e.header.LastPrimary = false
+		e.meta.wantHeader(nil)
+	}
 	return nil
 }
 
@@ -87,35 +142,60 @@ func (e *Engine) firstGeneration() {
 	}
 }
 
+// departure is the way from primary to secondary.
+type departure struct {
+	then  func() // nil when there is none under way
+	flush bool   // nothing of clients is under way, both disks are being flushed
+}
+
 // Demote stops serving: whatever was not acknowledged, and every later
 // request, ends with status. then is called when nothing of the clients is
-// under way any more and both disks are flushed.
+// under way any more and both disks are flushed; of a disk that failed nothing
+// is waited for.
 func (e *Engine) Demote(now time.Duration, status block.Status, then func()) {
 	e.now = now
-	if !e.primary {
+	serves := e.primary || e.promoting.active()
+	if !serves && e.leaving.then == nil {
 		then()
 		return
 	}
-	e.primary, e.demoted = false, status
-	e.right = RightNone
-	e.observe("role", "primary", "secondary", "")
-	for _, q := range []*opQueue{&e.frozen, &e.held, &e.window.stalled} {
-		list := q.take()
-		for o := list.pop(); o != nil; o = list.pop() {
-			e.giveUp(o)
-		}
+	if old := e.leaving.then; old != nil {
+		first := then
+		then = func() { old(); first() }
 	}
-	e.header.Serving = false
-	e.rounds.whenDone(e, func() { e.meta.wantHeader(then) })
+	e.leaving.then = then
+	if serves {
+		e.primary, e.demoted, e.promoting = false, status, promotion{}
+		e.right, e.header.Serving = RightNone, false
+		e.tellRole()
+		e.observe("role", "primary", "secondary", "")
+		e.giveUpUnowed()
+	}
 	e.settle()
 }
 
-// giveUp ends an op that will not be acknowledged here.
-func (e *Engine) giveUp(o *op) {
-	if o.kind.Changes() && o.lock.held {
-		e.dropIntents(o)
+// depart goes on with a departure.
+func (e *Engine) depart() {
+	d := &e.leaving
+	if d.then == nil || d.flush || e.ops.used > 0 {
+		return
 	}
-	e.answer(o, e.demoted)
+	d.flush = true
+	e.rounds.whenDone(e, func() {
+		if e.local == diskFailed {
+			e.departed()
+			return
+		}
+		e.meta.wantHeader(e.departed)
+	})
+}
+
+// departed ends a departure.
+func (e *Engine) departed() {
+	if d := e.leaving; d.then != nil && d.flush {
+		e.leaving = departure{}
+		d.then()
+	}
 }
 
 // SetRight tells the engine what the arbiter has granted, or taken back.

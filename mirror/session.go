@@ -56,7 +56,8 @@ type session struct {
 	pinged     time.Duration
 	reason     string // why there is no session, or none that mirrors
 	since      time.Duration
-	holder     bool // the record names this node, as last told
+	holder     bool   // the record names this node, as last told
+	equal      uint64 // incarnation of the peer that was last an equal
 }
 
 // replicates reports whether changes go to both nodes.
@@ -73,7 +74,6 @@ func (e *Engine) Connect(now time.Duration) (data, bulk *Link) {
 	e.becomeDisconnected("replaced by a new connection")
 	e.session.data, e.session.bulk = newLink(e, false), newLink(e, true)
 	e.become(Draining, "connected")
-	e.greet()
 	e.settle()
 	return e.session.data, e.session.bulk
 }
@@ -88,11 +88,10 @@ func (e *Engine) Disconnect(now time.Duration, reason string) {
 // SetHolder tells the engine whether the record names this node.
 func (e *Engine) SetHolder(holder bool) { e.session.holder = holder }
 
-// disconnected: a link has ended.
-func (e *Engine) disconnected(l *Link, reason string) {
+// lostLink: a link has ended.
+func (e *Engine) lostLink(l *Link, reason string) {
 	if l == e.session.data || l == e.session.bulk {
 		e.becomeDisconnected(reason)
-		e.settle()
 	}
 }
 
@@ -139,10 +138,12 @@ func (e *Engine) becomeDisconnected(reason string) {
 	e.acknowledgeHeld()
 }
 
-// greet says hello as soon as nothing of the last session is under way (rule 14).
+// greet says hello as soon as nothing of the last session is under way (rule
+// 14), and what it says is durable.
 func (e *Engine) greet() {
 	s := &e.session
-	if s.state != Draining || e.follower.busy() || e.resync.busy() || e.verify.busy() {
+	if s.state != Draining || e.follower.busy() || e.resync.busy() || e.verify.busy() ||
+		!e.primary && !e.idle() || e.meta.headerPending() {
 		return
 	}
 	s.heard, s.pinged = e.now, e.now
@@ -171,9 +172,9 @@ func (e *Engine) hello() Hello {
 		Proposal:    uint32(proposal[0])<<24 | uint32(proposal[1])<<16 | uint32(proposal[2])<<8 | uint32(proposal[3]),
 		Incarnation: e.cfg.Incarnation,
 		VolumeID:    h.VolumeID, Size: e.size, State: e.contentState().String(),
-		Generation: generation, Base: h.Base, Ancestors: ancestorList(h),
+		Generation: generation, Base: h.Base, Intended: h.Intended, Ancestors: ancestorList(h),
 		Sequence: e.meta.headerSequence, PeerSequence: h.PeerSequence, DirtyBlocks: e.dirty.Count(),
-		Primary: e.primary || e.promoting, KeptInStep: e.session.keptInStep, Holder: e.session.holder, LastPrimary: h.LastPrimary,
+		Primary: e.primary || e.promoting.active(), KeptInStep: e.session.keptInStep, Holder: e.session.holder, LastPrimary: h.LastPrimary,
 	}
 }
 
@@ -265,6 +266,8 @@ func (e *Engine) dispatch(f *Frame) error {
 		return e.remote.goneAck(e, f)
 	case frameRead:
 		return e.remote.readFor(e, f)
+	case frameRole:
+		return e.peerRole(f)
 	case frameReadReply:
 		return e.remote.readReply(e, f)
 	}
@@ -282,7 +285,6 @@ func (e *Engine) acks(f *Frame) error {
 		}
 	}
 	e.window.relaunch(e)
-	e.settle()
 	return nil
 }
 
@@ -320,7 +322,6 @@ func (e *Engine) greeted(f *Frame) error {
 		bug("marshal verdict: %v", err)
 	}
 	s.data.pushCopy(&Frame{Type: frameVerdict, Session: s.id}, b)
-	e.settle()
 	return nil
 }
 
@@ -360,7 +361,7 @@ func (e *Engine) verdictReceived(f *Frame) error {
 	if !s.mine.Same(v) {
 		return fmt.Errorf("concluded %s %s here, %s %s at %s", s.mine.Action, s.mine.Source, v.Action, v.Source, e.cfg.Peer)
 	}
-	if h := &e.header; h.State != bitmap.Blank && h.Generation != s.sent.Generation || h.Base != s.sent.Base || (e.primary || e.promoting) != s.sent.Primary ||
+	if h := &e.header; h.State != bitmap.Blank && h.Generation != s.sent.Generation || h.Base != s.sent.Base || (e.primary || e.promoting.active()) != s.sent.Primary ||
 		e.contentState().String() != s.sent.State || e.dirty.Count() > 0 && s.mine.Action == ActionMirror {
 		return fmt.Errorf("changed while meeting, trying again")
 	}
@@ -369,7 +370,6 @@ func (e *Engine) verdictReceived(f *Frame) error {
 		e.meta.wantHeader(nil)
 	}
 	e.act(s.mine)
-	e.settle()
 	return nil
 }
 
@@ -384,6 +384,7 @@ func (e *Engine) act(v Verdict) {
 	case ActionHost:
 		e.remote.meet(e, v)
 	default: // the peer concludes the same by itself
+		e.remote.despair(e)
 		e.becomeDisconnected(v.Reason)
 	}
 }
@@ -401,6 +402,7 @@ func (e *Engine) Bye(now time.Duration, reason string) {
 func (e *Engine) becomeMirroring(reason string) {
 	e.become(Mirroring, reason)
 	e.alone.asked = false
+	e.session.equal = e.session.received.Incarnation
 	h := &e.header
 	if !h.Base.IsZero() || e.session.received.Primary && h.LastPrimary {
 		h.Base = bitmap.Generation{}
@@ -417,7 +419,6 @@ func (s *session) tick(e *Engine) {
 		return
 	}
 	if s.state == Draining {
-		e.greet()
 		return
 	}
 	limit := e.cfg.PeerTimeout
@@ -425,7 +426,7 @@ func (s *session) tick(e *Engine) {
 		e.becomeDisconnected(fmt.Sprintf("%s was silent for %v", e.cfg.Peer, limit))
 		return
 	}
-	if o := e.window.oldestSent(); o != nil && e.now-o.started >= limit || e.rounds.peer && e.now-e.rounds.began >= limit {
+	if e.owing() >= limit {
 		e.becomeDisconnected(fmt.Sprintf("%s did not acknowledge for %v", e.cfg.Peer, limit))
 		return
 	}
@@ -433,6 +434,31 @@ func (s *session) tick(e *Engine) {
 		s.pinged = e.now
 		s.data.push(&Frame{Type: framePing, Session: s.id}, nil)
 	}
+}
+
+// owing is for how long the peer has owed the answer that it owes longest. What
+// a client waits for is in here, directly or behind a range lock.
+func (e *Engine) owing() (longest time.Duration) {
+	if since, ok := e.window.waiting(); ok {
+		longest = e.now - since
+	}
+	if e.rounds.peer {
+		longest = max(longest, e.now-e.rounds.began)
+	}
+	for _, c := range e.resync.runs {
+		if c.sent {
+			longest = max(longest, e.now-c.since)
+		}
+	}
+	for _, c := range e.verify.runs {
+		if len(c.theirs) == 0 && c.sent {
+			longest = max(longest, e.now-c.since)
+		}
+	}
+	for _, o := range e.remote.reads {
+		longest = max(longest, e.now-o.started)
+	}
+	return longest
 }
 
 // printable makes a peer's words fit for a log line.

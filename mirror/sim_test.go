@@ -5,38 +5,52 @@ package mirror
 import (
 	"flag"
 	"math/rand/v2"
+	"strings"
 	"testing"
+	"time"
+
+	"github.com/twinbd/twinbd/internal/block"
 )
 
 var (
 	simSeed = flag.Uint64("sim.seed", 0, "run this seed only")
-	simRuns = flag.Int("sim.runs", 300, "how many fresh seeds to run")
+	simRuns = flag.Int("sim.runs", 40, "how many fresh seeds to run")
 )
 
-// TestPair runs random schedules of requests, crashes, power cuts and link
-// cuts, and checks after each healing that both disks are alike and hold what
-// clients were told.
+// TestPair runs random schedules of requests, crashes, power cuts, link and
+// disk faults, and checks all the while that every difference is marked and
+// every lone acknowledgement fenced, and after each healing that both disks are
+// alike and hold what clients were told.
 func TestPair(t *testing.T) {
 	if *simSeed != 0 {
 		schedule(t, *simSeed)
 		return
 	}
+	began, ops, checks := time.Now(), 0, 0
 	for range *simRuns {
-		schedule(t, rand.Uint64())
+		p := schedule(t, rand.Uint64())
+		ops, checks = ops+p.client.ops, checks+p.checks
 	}
+	took := time.Since(began).Seconds()
+	t.Logf("%d schedules, %d requests, %d cover checks: %.1f schedules/s, %.0f requests/s",
+		*simRuns, ops, checks, float64(*simRuns)/took, float64(ops)/took)
 }
 
-func schedule(t *testing.T, seed uint64) {
+func schedule(t *testing.T, seed uint64) *pair {
 	p := newPair(t, seed)
 	p.heal()
-	for range 6 {
-		for i := 200 + p.rng.IntN(2000); i > 0; i-- {
+	for range 5 {
+		for i := 200 + p.rng.IntN(1500); i > 0; i-- {
 			p.step()
+		}
+		if p.rng.IntN(3) == 0 {
+			p.heal()
+			p.verify()
 		}
 		p.fault()
 		for i := p.rng.IntN(1500); i > 0; i-- {
 			p.step()
-			if p.rng.IntN(400) == 0 {
+			if p.rng.IntN(p.faultEvery()) == 0 {
 				p.fault()
 			}
 			if p.rng.IntN(200) == 0 {
@@ -48,27 +62,21 @@ func schedule(t *testing.T, seed uint64) {
 	if p.client.ops < 100 {
 		p.fail("only %d requests", p.client.ops)
 	}
+	return p
 }
 
-// fault breaks something.
-func (p *pair) fault() {
-	n := p.nodes[p.rng.IntN(2)]
-	switch p.rng.IntN(8) {
-	case 0, 1:
-		p.kill(n, false)
-	case 2, 3:
-		p.kill(n, true)
-	case 4:
-		p.cut()
-	case 5:
-		p.noAnswer = !p.noAnswer
-	case 6:
-		if n.engine == nil {
-			n.boot()
+// faultEvery is how many steps lie between faults: fewer while the nodes meet or
+// resync, where it is more interesting.
+func (p *pair) faultEvery() int {
+	for _, n := range p.nodes {
+		if n.engine != nil {
+			switch n.engine.session.state {
+			case Greeting, Comparing, Resyncing, Hosting:
+				return 120
+			}
 		}
-	case 7:
-		p.connect()
 	}
+	return 400
 }
 
 // operate is what an operator does meanwhile.
@@ -79,7 +87,62 @@ func (p *pair) operate() {
 		n.boot()
 	case n.peer().engine != nil && n.engine.session.state == Disconnected:
 		p.connect()
-	case n.peer().engine == nil:
+	case n.peer().engine == nil && !p.forced:
 		p.prim(n)
 	}
+}
+
+// verify lets blocks rot on the secondary, and lets the primary find them.
+func (p *pair) verify() {
+	n := p.nodes[0]
+	if !n.engine.Primary() {
+		n = p.nodes[1]
+	}
+	for i := p.rng.IntN(4); i > 0; i-- {
+		at := int64(p.rng.IntN(simSize))
+		if !p.rotten[at/block.Size] { // twice would be none
+			p.rotten[at/block.Size] = true
+			n.peer().data.FlipBit(at, uint(p.rng.IntN(8)))
+		}
+	}
+	p.log("%d blocks of %s rot", len(p.rotten), n.peer().name)
+	calm, repair := p.rng.IntN(2) == 0, p.rng.IntN(2) == 0
+	for !p.verified(n, calm, repair) {
+		calm = false // a resync may have copied some
+		p.heal()
+	}
+	if !repair {
+		p.cut()
+	}
+	p.heal()
+	clear(p.rotten)
+	p.compare()
+}
+
+// verified runs one verify. It returns false when that was stopped, and asserts
+// that otherwise exactly the rotten blocks were found: while clients write,
+// some may be whole again.
+func (p *pair) verified(n *simNode, calm, repair bool) bool {
+	p.calm = calm
+	defer func() { p.calm = false }()
+	p.must(n.engine.Verify(p.now, repair))
+	n.collect()
+	for i := 0; n.engine.verify.active; i++ {
+		if p.step(); i == 100_000 {
+			p.fail("verify does not end")
+		}
+	}
+	s := n.engine.Status()
+	if strings.HasPrefix(s.Verified, "stopped") {
+		return false
+	}
+	if int(s.Verify.Different) > len(p.rotten) || calm && int(s.Verify.Different) != len(p.rotten) {
+		p.fail("verify found %d blocks, %d are rotten: %s", s.Verify.Different, len(p.rotten), s.Verified)
+	}
+	for b := range p.rotten {
+		if calm && !n.engine.dirty.Any(b, 1) {
+			p.fail("verify did not find block %d", b)
+		}
+	}
+	return true
 }

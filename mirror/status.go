@@ -13,6 +13,7 @@ type Counters struct {
 	Reads, Writes, Flushes uint64
 	ReadBytes, WriteBytes  int64
 	SentBytes              int64 // records sent to the peer, by the data connection
+	ResyncedBytes          int64 // copied to the peer by resyncs
 	ReadErrors             uint64
 }
 

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/twinbd/twinbd/internal/block"
@@ -22,7 +23,7 @@ type verify struct {
 	repair bool
 	cursor int64
 	nextID uint64
-	runs   map[uint64]*sumRun
+	runs   []*sumRun // under way, at most sumRuns
 	reads  int
 	free   *sumRun
 
@@ -45,6 +46,8 @@ type sumRun struct {
 	first, count int64
 	buffer       []byte
 	read         bool // the local disk has answered
+	sent         bool
+	since        time.Duration // sent
 	dead         bool
 	mine, theirs []byte
 	next         *sumRun
@@ -67,7 +70,6 @@ func (e *Engine) Verify(now time.Duration, repair bool) error {
 		return fmt.Errorf("%s serves the volume: run it there", e.cfg.Peer)
 	}
 	v.active, v.repair, v.cursor = true, repair, 0
-	v.runs = make(map[uint64]*sumRun)
 	v.progress = Progress{Total: e.dirty.Blocks(), Began: e.now}
 	v.last = ""
 	e.observe("verify", "", "running", "")
@@ -106,8 +108,8 @@ func (v *verify) begin(first, count int64) {
 	}
 	v.nextID++
 	c.id, c.first, c.count, c.next = v.nextID, first, count, nil
-	c.read, c.dead, c.mine, c.theirs = false, false, c.mine[:0], c.theirs[:0]
-	v.runs[c.id] = c
+	c.read, c.sent, c.dead, c.mine, c.theirs = false, false, false, c.mine[:0], c.theirs[:0]
+	v.runs = append(v.runs, c)
 	c.lock.start = first * block.Size
 	c.lock.end = min(c.lock.start+count*block.Size, e.size)
 	if e.locks.acquire(&c.lock) {
@@ -120,6 +122,7 @@ func (c *sumRun) locked() {
 	length := c.lock.end - c.lock.start
 	c.task = block.Task{Op: block.Read, Offset: c.lock.start, Length: length, Data: c.buffer[:length], Drop: true, Engine: c}
 	c.verify.reads++
+	c.sent, c.since = true, e.now
 	e.do(&c.task)
 	var p [8]byte
 	binary.BigEndian.PutUint64(p[:], uint64(c.first))
@@ -132,7 +135,6 @@ func (c *sumRun) finished(t *block.Task) {
 	switch {
 	case c.dead:
 		v.put(c)
-		v.engine.greet()
 	case t.Err != nil:
 		c.read = true
 		v.engine.localFailed("read for verify", t.Err)
@@ -146,10 +148,11 @@ func (c *sumRun) finished(t *block.Task) {
 }
 
 func (v *verify) reply(f *Frame) error {
-	c := v.runs[f.Sequence]
-	if c == nil || len(c.theirs) > 0 {
+	at := slices.IndexFunc(v.runs, func(c *sumRun) bool { return c.id == f.Sequence && c.sent && len(c.theirs) == 0 })
+	if at < 0 {
 		return errSequence
 	}
+	c := v.runs[at]
 	if s := block.Status(f.Count); s != block.OK {
 		return peerFailed(s)
 	}
@@ -158,7 +161,6 @@ func (v *verify) reply(f *Frame) error {
 	}
 	c.theirs = append(c.theirs, f.Payload...)
 	v.compare(c)
-	v.engine.settle()
 	return nil
 }
 
@@ -175,7 +177,7 @@ func (v *verify) compare(c *sumRun) {
 		}
 	}
 	v.progress.Done += c.count
-	delete(v.runs, c.id)
+	v.runs = slices.DeleteFunc(v.runs, func(o *sumRun) bool { return o == c })
 	e.unlock(&c.lock)
 	v.put(c)
 	v.pump()
@@ -208,8 +210,7 @@ func (v *verify) stop(reason string) {
 	v.progress.Ended = e.now
 	v.last = "stopped: " + reason
 	e.observe("verify", "running", "stopped", reason)
-	for id, c := range v.runs {
-		delete(v.runs, id)
+	for _, c := range v.runs {
 		switch {
 		case c.lock.waits > 0:
 			e.free = e.locks.abandon(&c.lock, e.free)
@@ -222,6 +223,7 @@ func (v *verify) stop(reason string) {
 			c.dead = true
 		}
 	}
+	v.runs = v.runs[:0]
 }
 
 func (v *verify) busy() bool { return v.reads > 0 }

@@ -4,12 +4,13 @@ package mirror
 
 import (
 	"hash/crc32"
+	"time"
 
 	"github.com/twinbd/twinbd/internal/block"
 )
 
 // mode says where a request is carried out. It follows from the session, the
-// right and the local disk; remode computes it anew after each change of these.
+// right and the local disk; whoever changes one of these calls thaw.
 type mode uint8
 
 const (
@@ -23,7 +24,7 @@ const (
 func (e *Engine) mode() mode {
 	switch {
 	case e.local == diskFailed:
-		return e.remote.mode(e)
+		return e.remote.mode()
 	case e.session.replicates():
 		return modeReplicate
 	case e.right == RightAlone:
@@ -51,6 +52,7 @@ func (e *Engine) launch() {
 	if len(e.run) == 0 {
 		return
 	}
+	e.dropUnowed()
 	switch m := e.mode(); m {
 	case modeReplicate, modeRemote:
 		e.replicate(m)
@@ -71,6 +73,19 @@ func (e *Engine) launch() {
 		}
 	}
 	e.run = e.run[:0]
+}
+
+// dropUnowed takes out of the run what nobody waits for any more.
+func (e *Engine) dropUnowed() {
+	kept := e.run[:0]
+	for _, o := range e.run {
+		if e.owed(o) {
+			kept = append(kept, o)
+		} else {
+			e.giveUp(o)
+		}
+	}
+	e.run = kept
 }
 
 // replicate sends the run to the peer and writes it here.
@@ -131,31 +146,46 @@ func (e *Engine) writeLocal(o *op) {
 func (o *op) finished(t *block.Task) {
 	e := o.engine
 	o.local = false
-	switch o.kind {
-	case block.Read:
+	switch {
+	case o.orphan:
+		e.ops.orphans--
+		e.ops.put(o)
+	case o.kind == block.Read:
 		e.readDone(o, t)
-		return
-	case block.Cache:
+	case o.kind == block.Cache:
 		e.answer(o, block.OK)
-		return
+	case o.kind == block.BlockStatus:
+		e.allocated(o, t)
+	default:
+		if t.Err != nil {
+			e.localFailed("write", t.Err)
+		}
+		e.advance(o)
 	}
-	if t.Err != nil {
-		e.localFailed("write", t.Err)
-	}
-	e.advance(o)
 }
 
-// advance acknowledges a change that both disks have taken (rule 2).
+// advance goes on with a change that both disks have answered (rule 2). A disk
+// that failed is not waited for once the record names the peer.
 func (e *Engine) advance(o *op) {
+	if o.peer || o.local && !e.abandoned() {
+		return
+	}
+	e.window.remove(o)
 	switch {
-	case o.local || o.peer:
-	case o.lone || e.local == diskFailed:
+	case e.local == diskFailed:
+		e.marks.dirtied(e, o) // for the peer to know what this disk lacks
+		e.hold(o)
+	case o.lone:
 		e.hold(o)
 	default:
 		e.marks.taken(e, o)
 		e.taken(o)
 	}
 }
+
+// abandoned reports whether the local disk is out of the game, whatever tasks
+// it still holds.
+func (e *Engine) abandoned() bool { return e.local == diskFailed && e.remote.named }
 
 // taken: every disk that must has the change; durability may still be wanted.
 func (e *Engine) taken(o *op) {
@@ -168,12 +198,12 @@ func (e *Engine) taken(o *op) {
 	e.answer(o, block.OK)
 }
 
-// window is what the peer has been sent and has not acknowledged.
+// window is what was sent to the peer and is not on both disks yet.
 type window struct {
 	slots   []*op
-	next    uint64 // sequence of the next op
-	oldest  uint64 // no earlier one is unacknowledged
-	count   int
+	next    uint64  // sequence of the next op
+	oldest  uint64  // no earlier one is in the window
+	count   int     // not acknowledged by the peer
 	stalled opQueue // wait for room
 }
 
@@ -187,7 +217,8 @@ func (w *window) init() {
 // room reports whether one more op may be sent: there is a slot, and a place
 // in the log of what the peer has not flushed.
 func (w *window) room(e *Engine) bool {
-	return w.next-w.oldest < windowSlots && e.marks.room(e, w.count)
+	inFlight := int(w.next - w.oldest)
+	return inFlight < windowSlots && e.marks.room(e, inFlight)
 }
 
 func (w *window) add(e *Engine, o *op) {
@@ -199,7 +230,7 @@ func (w *window) add(e *Engine, o *op) {
 
 // acknowledge takes a run of outcomes from the peer.
 func (w *window) acknowledge(e *Engine, r ackRange) error {
-	if r.first < w.oldest || r.first+uint64(r.count) > w.next {
+	if r.first < w.oldest || r.first > w.next || uint64(r.count) > w.next-r.first {
 		return errSequence
 	}
 	if r.status != block.OK {
@@ -207,52 +238,64 @@ func (w *window) acknowledge(e *Engine, r ackRange) error {
 	}
 	for seq := r.first; seq < r.first+uint64(r.count); seq++ {
 		o := w.slots[seq%windowSlots]
-		if o == nil || o.seq != seq {
+		if o == nil || o.seq != seq || !o.peer {
 			return errSequence
 		}
-		w.remove(o)
+		o.peer = false
+		w.count--
 		e.advance(o)
 	}
 	return nil
 }
 
+// remove takes o out of the window, if it is in it.
 func (w *window) remove(o *op) {
+	if o.seq == 0 {
+		return
+	}
 	w.slots[o.seq%windowSlots] = nil
-	o.seq, o.peer = 0, false
-	w.count--
+	o.seq = 0
 	for w.oldest < w.next && w.slots[w.oldest%windowSlots] == nil {
 		w.oldest++
 	}
 }
 
+// each calls f for every op in the window, in order; f may remove it.
+func (w *window) each(f func(*op)) {
+	for seq := w.oldest; seq < w.next; seq++ {
+		if o := w.slots[seq%windowSlots]; o != nil {
+			f(o)
+		}
+	}
+}
+
 // relaunch lets ops that waited for room try again.
 func (w *window) relaunch(e *Engine) {
-	for w.stalled.length > 0 && w.room(e) {
+	for w.stalled.length > 0 && len(e.run) < windowSlots/2 && w.room(e) {
 		e.run = append(e.run, w.stalled.pop())
-		if len(e.run) >= windowSlots/2 {
-			break
-		}
 	}
 }
 
-// oldestSent is when the peer was sent what it has not acknowledged for longest.
-func (w *window) oldestSent() *op {
+// waiting is since when the peer owes the acknowledgement that it owes longest.
+func (w *window) waiting() (since time.Duration, ok bool) {
 	if w.count == 0 {
-		return nil
+		return 0, false
 	}
-	return w.slots[w.oldest%windowSlots]
+	for seq := w.oldest; seq < w.next; seq++ {
+		if o := w.slots[seq%windowSlots]; o != nil && o.peer {
+			return o.started, true
+		}
+	}
+	return 0, false
 }
 
-// lose empties the window: what was in it is not known to be at the peer.
+// lose: what is in the window is not known to be at the peer, and what the peer
+// has acknowledged of it may be lost there, as what it had not flushed.
 func (w *window) lose(e *Engine) {
-	for seq := w.oldest; seq < w.next; seq++ {
-		o := w.slots[seq%windowSlots]
-		if o == nil {
-			continue
-		}
-		w.remove(o)
-		o.lone = true
+	w.count = 0
+	w.each(func(o *op) {
+		o.peer, o.lone = false, true
 		e.marks.dirtied(e, o)
 		e.advance(o)
-	}
+	})
 }

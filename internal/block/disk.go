@@ -70,23 +70,59 @@ type FastZeroer interface {
 // Target says which of a volume's stores a task is for.
 type Target uint8
 
-// The stores.
+// The stores of a volume.
 const (
 	Data Target = iota
 	Metadata
 )
 
+// Allocation appends to out what d knows of a range: data, or holes that read
+// as zeroes; at most cap(out) extents, at least one. What is missing at the end
+// is for another question.
+func Allocation(out []Extent, d Disk, offset, length int64) ([]Extent, error) {
+	m, ok := d.(Mapper)
+	if !ok || cap(out) == 0 {
+		return append(out, Extent{Length: uint32(length)}), nil
+	}
+	for at, end := offset, offset+length; at < end && len(out) < cap(out); {
+		start, stop, err := m.NextData(at)
+		if err != nil {
+			return out, err
+		}
+		start, stop = min(start, end), min(stop, end)
+		if start > at {
+			out = append(out, Extent{Length: uint32(start - at), Flags: ExtentHole | ExtentZero})
+			at = start
+			continue
+		}
+		out = append(out, Extent{Length: uint32(stop - at)})
+		at = stop
+	}
+	return out, nil
+}
+
+// IsHole reports whether d knows that a whole range is a hole.
+func IsHole(d Disk, offset, length int64) bool {
+	m, ok := d.(Mapper)
+	if !ok {
+		return false
+	}
+	start, _, err := m.NextData(offset)
+	return err == nil && start >= offset+length
+}
+
 // Task is one operation that an engine asks of a disk. The engine owns it and
 // Data until the driver hands it back with Err set.
 type Task struct {
-	Target Target
-	Op     Op   // Read, Write, WriteZeroes, Trim, Flush or Cache
-	Punch  bool // WriteZeroes and Trim: the space may be given back
-	Drop   bool // Read and Write: bulk data, forget its pages afterwards
-	Offset int64
-	Length int64
-	Data   []byte // Read and Write
-	Err    error  // the outcome
-	Zeroes bool   // outcome of a Read with Drop: all of it is a hole, and Data was not filled
-	Engine any    // the engine's own
+	Target  Target
+	Op      Op   // Read, Write, WriteZeroes, Trim, Flush, Cache or BlockStatus
+	Punch   bool // WriteZeroes and Trim: the space may be given back
+	Drop    bool // Read and Write: bulk data, forget its pages afterwards
+	Offset  int64
+	Length  int64
+	Data    []byte   // Read and Write
+	Extents []Extent // BlockStatus: room for the answer, appended to up to its capacity
+	Err     error    // the outcome
+	Zeroes  bool     // outcome of a Read with Drop: all of it is a hole, and Data was not filled
+	Engine  any      // the engine's own
 }

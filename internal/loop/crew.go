@@ -197,7 +197,10 @@ func (j *job) forget(advisor block.Advisor) {
 func perform(disk block.Disk, t *block.Task) {
 	switch t.Op {
 	case block.Read:
-		t.Err = disk.ReadAt(t.Data, t.Offset)
+		// Bulk readers know what to do with a hole; it is not read.
+		if t.Zeroes = t.Drop && block.IsHole(disk, t.Offset, t.Length); !t.Zeroes {
+			t.Err = disk.ReadAt(t.Data, t.Offset)
+		}
 	case block.Write:
 		t.Err = disk.WriteAt(t.Data, t.Offset)
 	case block.WriteZeroes, block.Trim:
@@ -209,6 +212,8 @@ func perform(disk block.Disk, t *block.Task) {
 		if a, ok := disk.(block.Advisor); ok {
 			a.WillNeed(t.Offset, t.Length)
 		}
+	case block.BlockStatus:
+		t.Extents, t.Err = block.Allocation(t.Extents, disk, t.Offset, t.Length)
 	default:
 		t.Err = block.Invalid
 	}

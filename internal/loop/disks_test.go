@@ -186,7 +186,7 @@ func TestTasks(t *testing.T) {
 		}
 		b.expect(c.name, b.data, c.want...)
 	}
-	bad := block.Task{Op: block.BlockStatus}
+	bad := block.Task{Op: block.Op(99)}
 	b.do(&bad)
 	if !errors.Is(bad.Err, block.Invalid) {
 		t.Errorf("unknown operation: %v", bad.Err)

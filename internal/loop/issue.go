@@ -29,7 +29,7 @@ func (d *Disks) begin(t *block.Task, now time.Duration, alone bool) time.Duratio
 		if d.tryRead(t) {
 			return d.clock()
 		}
-	case d.mayChange(t):
+	case t.Op != block.BlockStatus && d.mayChange(t):
 		perform(d.data, t)
 		return d.changed(now, t)
 	}

@@ -57,7 +57,6 @@ func (s *service) prim(ctx context.Context, who string, progress func(control.Pr
 	if err := s.promotable(ctx); err != nil {
 		return err
 	}
-	progress(control.Progress{Text: "asking who may serve"})
 	if err := s.acquire(ctx, peerErr == nil); err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/twinbd/twinbd/bitmap"
 	"github.com/twinbd/twinbd/control"
@@ -77,7 +78,7 @@ func (s *store) makeDisk() (made bool, err error) {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return false, fmt.Errorf("volume %s: %w", s.volume.Name, err)
 	}
-	if filepath.HasPrefix(path, "/dev/") {
+	if isDeviceName(path) {
 		return false, &control.Refusal{
 			Message: fmt.Sprintf("volume %s: there is no device %s", s.volume.Name, path),
 			Hint:    "check the path in the configuration; /dev/disk/by-id names do not change",
@@ -90,6 +91,13 @@ func (s *store) makeDisk() (made bool, err error) {
 		return false, fmt.Errorf("volume %s: %w", s.volume.Name, err)
 	}
 	return true, nil
+}
+
+// isDeviceName reports whether a path names a device, so that a missing one is
+// not made as a file. Below /dev there are also file systems, such as /dev/shm.
+func isDeviceName(path string) bool {
+	dir := filepath.Dir(path)
+	return dir == "/dev" || strings.HasPrefix(dir, "/dev/disk") || strings.HasPrefix(dir, "/dev/mapper")
 }
 
 // makeMeta makes the metadata file where there is to be one, and returns its

@@ -24,19 +24,20 @@ func (n *Node) Status() control.Status {
 
 func (s *service) status() control.ServiceStatus {
 	s.mu.Lock()
-	role, state, why, since := s.role, s.state, s.why, s.since
+	role, state, why, since, peerServes := s.role, s.state, s.why, s.since, s.follows
 	s.mu.Unlock()
 	st := control.ServiceStatus{
 		Name: s.cfg.Name, Epoch: state.Epoch, Maintenance: state.Maintenance, Role: "none",
 		Peer: control.PeerStatus{Name: s.node.peer.Name, Connection: "connecting", Since: since},
 	}
-	mirrored, connected, peerServes, behind := true, true, false, ""
+	mirrored, connected, behind := true, true, ""
 	for _, v := range s.volumes {
 		m := v.status.Load()
 		st.Volumes = append(st.Volumes, s.volumeStatus(v, m))
 		mirrored = mirrored && m.Session == mirror.Mirroring
 		connected = connected && m.Session >= mirror.Comparing
-		peerServes = peerServes || m.PeerPrimary
+		// The hello may be from before the peer began to serve; but only who serves copies.
+		peerServes = peerServes || m.PeerPrimary || m.Session == mirror.Resyncing && !m.Source
 		if m.Session != mirror.Mirroring && behind == "" {
 			behind = fmt.Sprintf("volume %s: %s", v.cfg.Name, sessionText(m))
 		}
@@ -108,7 +109,7 @@ func (s *service) volumeStatus(v *volume, m *mirror.Status) control.VolumeStatus
 		Counters: control.VolumeCounters{
 			Reads: m.Counters.Reads, ReadBytes: uint64(m.Counters.ReadBytes),
 			Writes: m.Counters.Writes, WriteBytes: uint64(m.Counters.WriteBytes), Flushes: m.Counters.Flushes,
-			SentBytes: uint64(m.Counters.SentBytes), ResyncedBytes: uint64(m.Resync.Done * block.Size),
+			SentBytes: uint64(m.Counters.SentBytes), ResyncedBytes: uint64(m.Counters.ResyncedBytes),
 		},
 	}
 	if v.cfg.Device != nil {

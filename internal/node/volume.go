@@ -46,6 +46,11 @@ type link struct {
 	ended  chan struct{} // closed when the engine is done with them
 }
 
+// unsyncedLimit is how much may be written and not synced before writes go to
+// workers: twice what the engine lets come together before it flushes by
+// itself, so that it only counts when the flush does not keep up.
+const unsyncedLimit = 512 << 20
+
 // openVolume opens the disks and makes the engine. Nothing runs yet.
 func openVolume(s *service, cfg *config.Volume, incarnation uint64) (*volume, error) {
 	n := s.node
@@ -66,7 +71,7 @@ func openVolume(s *service, cfg *config.Volume, incarnation uint64) (*volume, er
 		v.log.Warn("metadata page is damaged: its blocks count as dirty", "page", p)
 	}
 	v.loop = loop.New(loop.Options{Name: cfg.Name, Logger: v.log})
-	v.disks = loop.NewDisks(v.loop, v.store.data, v.store.meta, loop.DiskOptions{InlineSync: true}, v.finished)
+	v.disks = loop.NewDisks(v.loop, v.store.data, v.store.meta, loop.DiskOptions{InlineSync: true, UnsyncedLimit: unsyncedLimit}, v.finished)
 	v.engine = mirror.New(mirror.Config{
 		Cluster: n.cfg.Cluster, Volume: cfg.Name, Node: n.self.Name, Peer: n.peer.Name,
 		Punch: cfg.Thin, PeerTimeout: s.cfg.PeerTimeout, DiskTimeout: s.cfg.DiskTimeout,
@@ -182,10 +187,9 @@ func (v *volume) join(now time.Duration, k *link, data, bulk net.Conn) error {
 	d, b := v.engine.Connect(now)
 	open := 2
 	dropped := func(port **loop.Port) func() {
-		var own *loop.Port
 		return func() {
-			if own = *port; own != nil {
-				own.Close()
+			if *port != nil {
+				(*port).Close()
 			}
 			if open--; open == 0 {
 				v.linked.CompareAndSwap(k, nil)
