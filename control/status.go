@@ -106,7 +106,7 @@ type VolumeCounters struct {
 	Trims          uint64 `json:"trims"`
 	SentBytes      uint64 `json:"sentBytes"`     // to the peer, writes only
 	ReceivedBytes  uint64 `json:"receivedBytes"` // from the peer, writes only
-	ResyncedBytes  uint64 `json:"resyncedBytes"` // copied by resyncs, either way
+	ResyncedBytes  uint64 `json:"resyncedBytes"` // copied to the peer by resyncs
 	IntentMisses   uint64 `json:"intentMisses"`  // writes that waited for an intent
 	ClientSessions uint64 `json:"clientSessions"`
 }

@@ -16,7 +16,7 @@ import (
 var (
 	ErrDiskFailed   = errors.New("the local disk has failed")
 	ErrInconsistent = errors.New("the local disk is inconsistent: a resync onto it has not finished")
-	ErrNoData       = errors.New("the local disk has never held data of this volume")
+	ErrPeerServes   = errors.New("the peer serves the volume, as far as the session with it tells")
 	ErrPeerNewer    = errors.New("the peer has newer data")
 	ErrMeeting      = errors.New("the nodes are just comparing what they have")
 )
@@ -31,6 +31,8 @@ func (e *Engine) Promotable() error {
 		return ErrInconsistent
 	case e.session.state == Greeting:
 		return ErrMeeting
+	case e.session.greeted && e.session.received.Primary:
+		return ErrPeerServes
 	case e.session.state == Comparing && !e.resync.source || e.session.state == Resyncing && !e.resync.source:
 		return ErrPeerNewer
 	}

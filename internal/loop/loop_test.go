@@ -111,7 +111,6 @@ type echo struct {
 	room   []byte
 	out    [][]byte
 	closed chan error // what Closed was told; twice would block or show
-	calls  int
 }
 
 func newEcho(seed uint64, limit int) *echo {

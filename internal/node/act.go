@@ -36,8 +36,9 @@ func (n *Node) Act(ctx context.Context, a control.Action, progress func(control.
 	return control.ErrUnknownVerb
 }
 
-// meetTimeout is how long prim waits for the nodes to compare what they have.
-const meetTimeout = 5 * time.Second
+// meetTimeout is how long prim waits for the nodes to compare what they have,
+// and, beyond its timeout, for a peer that answers no more to be found lost.
+const meetTimeout = 2 * time.Second
 
 // prim makes this node the primary, by its operator's choice, where no
 // acknowledged write is lost by it.
@@ -54,7 +55,7 @@ func (s *service) prim(ctx context.Context, who string, progress func(control.Pr
 			Hint:    fmt.Sprintf("stop twinbd on %s first", s.node.peer.Name),
 		}
 	}
-	if err := s.promotable(ctx); err != nil {
+	if err := s.promotable(ctx, peerErr == nil); err != nil {
 		return err
 	}
 	if err := s.acquire(ctx, peerErr == nil); err != nil {
@@ -65,8 +66,8 @@ func (s *service) prim(ctx context.Context, who string, progress func(control.Pr
 
 // promotable waits while the nodes compare what they have, then says why a
 // volume cannot be served here.
-func (s *service) promotable(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, meetTimeout)
+func (s *service) promotable(ctx context.Context, peerAnswers bool) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.PeerTimeout+meetTimeout)
 	defer cancel()
 	for _, v := range s.volumes {
 		for {
@@ -77,7 +78,8 @@ func (s *service) promotable(ctx context.Context) error {
 			if err == nil {
 				break
 			}
-			if errors.Is(err, mirror.ErrMeeting) && ctx.Err() == nil {
+			passes := errors.Is(err, mirror.ErrMeeting) || errors.Is(err, mirror.ErrPeerServes) && !peerAnswers
+			if passes && ctx.Err() == nil {
 				wait(ctx, 20*time.Millisecond)
 				continue
 			}
@@ -90,6 +92,8 @@ func (s *service) promotable(ctx context.Context) error {
 func (s *service) notPromotable(v *volume, err error) error {
 	r := &control.Refusal{Message: fmt.Sprintf("volume %s cannot be served from %s: %v", v.cfg.Name, s.node.self.Name, err)}
 	switch {
+	case errors.Is(err, mirror.ErrPeerServes):
+		r.Hint = fmt.Sprintf("stop twinbd on %s first; when it is dead, that is noticed within %v", s.node.peer.Name, s.cfg.PeerTimeout)
 	case errors.Is(err, mirror.ErrInconsistent), errors.Is(err, mirror.ErrPeerNewer):
 		r.Hint = fmt.Sprintf("run `twinbd prim %s` on %s; this node then catches up by itself", s.cfg.Name, s.node.peer.Name)
 	case errors.Is(err, mirror.ErrDiskFailed):

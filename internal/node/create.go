@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -180,8 +181,9 @@ func (s *store) judge(ctx context.Context, made bool, o CreateOptions, progress 
 	return bitmap.Fresh, nil
 }
 
-// Inspect prints the metadata of a volume on a node. It opens the disk for
-// reading only.
+// Inspect reads the metadata of a volume on a node, also while the node runs: it
+// takes no lock, and metadata is such that a write under way does not confuse a
+// reader.
 func Inspect(cfg *config.Config, v *config.Volume, node string) (*bitmap.Metadata, error) {
 	s := &store{cfg: cfg, volume: v, node: node}
 	path := s.diskPath()
@@ -194,24 +196,37 @@ func Inspect(cfg *config.Config, v *config.Volume, node string) (*bitmap.Metadat
 	if from == "" {
 		from = path
 	}
-	disk, err := block.Open(from, block.OpenOptions{ReadOnly: true})
+	f, err := os.Open(from)
 	if err != nil {
 		return nil, fmt.Errorf("volume %s: %w", v.Name, err)
 	}
-	defer disk.Close()
-	area := disk
+	defer f.Close()
+	size, err := f.Seek(0, io.SeekEnd) // a device's size too
+	if err != nil {
+		return nil, fmt.Errorf("volume %s: %w", v.Name, err)
+	}
+	area := section{f, 0}
 	if metaPath == "" {
 		layout, err := s.layout()
 		if err != nil {
 			return nil, fmt.Errorf("volume %s: %w", v.Name, err)
 		}
-		if area, err = block.Part(disk, disk.Size()-layout.Bytes(), layout.Bytes()); err != nil {
-			return nil, fmt.Errorf("volume %s: %w", v.Name, err)
-		}
+		area.start, size = size-layout.Bytes(), layout.Bytes()
 	}
-	m, err := bitmap.Load(area, area.Size())
+	m, err := bitmap.Load(area, size)
 	if err != nil {
 		return nil, fmt.Errorf("metadata of %s: %w", v.Name, err)
 	}
 	return m, nil
+}
+
+// section is a part of a file, as a reader of metadata wants it.
+type section struct {
+	file  *os.File
+	start int64
+}
+
+func (s section) ReadAt(p []byte, offset int64) error {
+	_, err := s.file.ReadAt(p, s.start+offset)
+	return err
 }

@@ -48,6 +48,7 @@ const (
 
 	maxPreamble    = 4 << 10
 	greetTimeout   = 5 * time.Second
+	dialTimeout    = 2 * time.Second        // of one path; then the next is tried
 	redialAfter    = 100 * time.Millisecond // the first time
 	redialAtMost   = 2 * time.Second
 	maxHandshaking = 64
@@ -59,12 +60,18 @@ type peers struct {
 	listeners []net.Listener
 
 	mu      sync.Mutex
-	half    map[string]net.Conn // data connections that wait for their bulk, by link
+	half    map[string]halfLink // data connections that wait for their bulk, by volume
 	problem string              // why the last dial failed
 }
 
+// halfLink is a data connection whose bulk connection has not come yet.
+type halfLink struct {
+	link string
+	conn net.Conn
+}
+
 func listenPeers(n *Node) (*peers, error) {
-	p := &peers{node: n, half: make(map[string]net.Conn)}
+	p := &peers{node: n, half: make(map[string]halfLink)}
 	for _, at := range n.self.Address {
 		l, err := net.Listen("tcp", at.String())
 		if err != nil {
@@ -175,25 +182,23 @@ func (p *peers) take(ctx context.Context, conn net.Conn, h preamble) {
 		p.node.answerCalls(ctx, conn)
 	case kindData:
 		p.mu.Lock()
-		for link, old := range p.half { // at most one link is being made per volume
-			if len(p.half) >= 2*len(p.node.volumes) {
-				old.Close()
-				delete(p.half, link)
-			}
+		if old, ok := p.half[h.Volume]; ok { // its bulk connection never came
+			old.conn.Close()
 		}
-		p.half[h.Volume+"/"+h.Link] = conn
+		p.half[h.Volume] = halfLink{h.Link, conn}
 		p.mu.Unlock()
 	case kindBulk:
-		key := h.Volume + "/" + h.Link
 		p.mu.Lock()
-		data := p.half[key]
-		delete(p.half, key)
+		data := p.half[h.Volume]
+		if data.link == h.Link {
+			delete(p.half, h.Volume)
+		}
 		p.mu.Unlock()
-		if data == nil {
+		if data.link != h.Link {
 			conn.Close()
 			return
 		}
-		if err := p.node.volume(h.Volume).connect(ctx, data, conn); err != nil {
+		if err := p.node.volume(h.Volume).connect(ctx, data.conn, conn); err != nil {
 			p.node.log.Warn("volume not connected", "volume", h.Volume, "error", err)
 		}
 	}
@@ -266,7 +271,7 @@ func (p *peers) dial(ctx context.Context, h preamble) (net.Conn, error) {
 func (p *peers) dialAt(ctx context.Context, at netip.AddrPort, h preamble) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
-	raw, err := new(net.Dialer).DialContext(ctx, "tcp", at.String())
+	raw, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", at.String())
 	if err != nil {
 		return nil, err
 	}

@@ -42,7 +42,6 @@ type service struct {
 	seen    uint64            // serial of the witness's last answer
 	record  failover.Record   // as in that answer
 	why     string            // why the last thing did not work
-	follows bool              // the peer said that it serves, and no session has ended since
 	since   time.Time
 }
 
@@ -100,11 +99,6 @@ func (s *service) ask(v *volume, a mirror.Ask) {
 
 // observed hears of a change of a volume. Called on a loop's thread.
 func (s *service) observed(v *volume, e mirror.Event) {
-	if e.Kind == "session" && e.New != mirror.Mirroring.String() {
-		s.mu.Lock()
-		s.follows = false
-		s.mu.Unlock()
-	}
 	s.node.events.Add(control.Event{
 		Service: s.cfg.Name, Volume: v.cfg.Name, Kind: e.Kind, Old: e.Old, New: e.New, Reason: e.Reason, Who: s.node.self.Name,
 	})
@@ -173,15 +167,13 @@ func (s *service) step(ctx context.Context) error {
 	s.mu.Lock()
 	role, right, pending := s.role, s.right, s.pending
 	s.mu.Unlock()
-	if role != rolePrimary {
-		return nil
-	}
 	if pending != nil { // what became of it decides what can be asked next
 		if _, err := s.change(ctx, pending); err != nil {
 			return err
 		}
 	}
 	switch {
+	case role != rolePrimary:
 	case s.anyAsked(mirror.AskPeer):
 		return s.givePeer(ctx)
 	case s.anyAsked(mirror.AskAlone):
@@ -343,13 +335,9 @@ func (s *service) learn(_ context.Context, epoch uint64) error {
 	if epoch <= s.epoch() && epoch != s.state.InStep {
 		return fmt.Errorf("epoch %d is not above %d, which this node knows", epoch, s.epoch())
 	}
-	err := s.remember(func(st *failover.NodeState) {
+	return s.remember(func(st *failover.NodeState) {
 		st.Epoch, st.InStep, st.Holder = epoch, epoch, s.node.peer.Name
 	})
-	s.mu.Lock()
-	s.follows = err == nil
-	s.mu.Unlock()
-	return err
 }
 
 // give writes the peer into the record, alone: this node holds it and serves

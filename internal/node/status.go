@@ -24,20 +24,19 @@ func (n *Node) Status() control.Status {
 
 func (s *service) status() control.ServiceStatus {
 	s.mu.Lock()
-	role, state, why, since, peerServes := s.role, s.state, s.why, s.since, s.follows
+	role, state, why, since := s.role, s.state, s.why, s.since
 	s.mu.Unlock()
 	st := control.ServiceStatus{
 		Name: s.cfg.Name, Epoch: state.Epoch, Maintenance: state.Maintenance, Role: "none",
 		Peer: control.PeerStatus{Name: s.node.peer.Name, Connection: "connecting", Since: since},
 	}
-	mirrored, connected, behind := true, true, ""
+	mirrored, connected, peerServes, behind := true, true, false, ""
 	for _, v := range s.volumes {
 		m := v.status.Load()
 		st.Volumes = append(st.Volumes, s.volumeStatus(v, m))
 		mirrored = mirrored && m.Session == mirror.Mirroring
 		connected = connected && m.Session >= mirror.Comparing
-		// The hello may be from before the peer began to serve; but only who serves copies.
-		peerServes = peerServes || m.PeerPrimary || m.Session == mirror.Resyncing && !m.Source
+		peerServes = peerServes || m.PeerPrimary
 		if m.Session != mirror.Mirroring && behind == "" {
 			behind = fmt.Sprintf("volume %s: %s", v.cfg.Name, sessionText(m))
 		}
