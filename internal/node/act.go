@@ -113,7 +113,14 @@ func (s *service) acquire(ctx context.Context, peerAnswers bool) error {
 	}
 	q := &failover.Request{Replaces: record.Epoch, Holder: s.node.self.Name, Mode: failover.Alone}
 	inStep := s.inStep()
+	known := s.epoch()
+	// The next epoch is learned before the record has it (rule 16).
+	lost := record.Epoch < known && (known != inStep || known > record.Epoch+1)
 	switch {
+	case lost && !(peerAnswers && s.agreedSource()):
+		return s.forgotten(record, known)
+	case lost:
+		q.Operator, q.RaiseTo = true, known+1
 	case record.Empty():
 		q.Operator = true
 	case record.Holder == s.node.self.Name:
@@ -135,6 +142,16 @@ func (s *service) acquire(ctx context.Context, peerAnswers bool) error {
 		return &control.Refusal{Message: answer.Reason, Hint: "look at `twinbd status`, then try again"}
 	}
 	return nil
+}
+
+// forgotten refuses to believe a witness that has lost newer records: only both
+// nodes together know what they said (rule 16).
+func (s *service) forgotten(record failover.Record, known uint64) error {
+	return &control.Refusal{
+		Message: fmt.Sprintf("the witness has lost records: it has %v of %s, and this node knows epoch %d: nobody can say from one node whether the other has newer data",
+			record, s.cfg.Name, known),
+		Hint: fmt.Sprintf("start twinbd on %s, so that both compare what they have; `twinbd primforce %s` gives its writes up", s.node.peer.Name, s.cfg.Name),
+	}
 }
 
 // acquired makes sure that the record names this node now.
@@ -239,13 +256,7 @@ func (s *service) primforce(ctx context.Context, who string, progress func(contr
 func (s *service) promote(ctx context.Context, who, force string, progress func(control.Progress)) error {
 	done := make(chan struct{}, len(s.volumes))
 	for _, v := range s.volumes {
-		var err error
-		v.do(func(now time.Duration) {
-			v.engine.SetHolder(true)
-			err = v.engine.Promote(now, mirror.RightAlone, force, func() { done <- struct{}{} })
-			v.dispatch()
-		})
-		if err != nil {
+		if err := v.promote(ctx, force, func() { done <- struct{}{} }); err != nil {
 			return errors.Join(s.notPromotable(v, err), s.demote())
 		}
 	}
@@ -264,6 +275,25 @@ func (s *service) promote(ctx context.Context, who, force string, progress func(
 	progress(control.Progress{Text: fmt.Sprintf("%s serves %s in epoch %d", s.node.self.Name, s.cfg.Name, s.epoch())})
 	s.poke()
 	return nil
+}
+
+// promote makes the volume serve. The nodes may have met since promotable looked:
+// then it waits again.
+func (v *volume) promote(ctx context.Context, force string, then func()) error {
+	ctx, cancel := context.WithTimeout(ctx, meetTimeout)
+	defer cancel()
+	for {
+		var err error
+		v.do(func(now time.Duration) {
+			v.engine.SetHolder(true)
+			err = v.engine.Promote(now, mirror.RightAlone, force, then)
+			v.dispatch()
+		})
+		if !errors.Is(err, mirror.ErrMeeting) || ctx.Err() != nil {
+			return err
+		}
+		wait(ctx, 20*time.Millisecond)
+	}
 }
 
 // demote takes back what promote did for some volumes.

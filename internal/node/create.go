@@ -189,7 +189,7 @@ func Inspect(cfg *config.Config, v *config.Volume, node string) (*bitmap.Metadat
 	path := s.diskPath()
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, fmt.Errorf("volume %s: %w", v.Name, err)
+		return nil, s.noDisk(err)
 	}
 	metaPath := s.metaPath(info.Mode().IsRegular())
 	from := metaPath
@@ -198,7 +198,7 @@ func Inspect(cfg *config.Config, v *config.Volume, node string) (*bitmap.Metadat
 	}
 	f, err := os.Open(from)
 	if err != nil {
-		return nil, fmt.Errorf("volume %s: %w", v.Name, err)
+		return nil, s.noMeta(from, err)
 	}
 	defer f.Close()
 	size, err := f.Seek(0, io.SeekEnd) // a device's size too

@@ -89,7 +89,7 @@ func (x *export) Lookup(name string) (nbd.Export, error) {
 		return nbd.Export{}, &nbd.Refusal{Reply: nbd.ReplyUnknown, Message: fmt.Sprintf("this export is %q", v.cfg.Name)}
 	}
 	if s := v.status.Load(); !s.Primary {
-		return nbd.Export{}, &nbd.Refusal{Reply: nbd.ReplyPolicy, Message: v.service.whereServed()}
+		return nbd.Export{}, &nbd.Refusal{Reply: nbd.ReplyPolicy, Message: v.service.whereServed(v)}
 	}
 	return nbd.Export{
 		Name: v.cfg.Name, Description: "twinbd volume of service " + v.cfg.Service, Size: v.cfg.Size,

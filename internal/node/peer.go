@@ -18,6 +18,7 @@ import (
 
 	"github.com/twinbd/twinbd/control"
 	"github.com/twinbd/twinbd/internal/loop"
+	"github.com/twinbd/twinbd/internal/trust"
 )
 
 // Connections between the nodes. Every connection begins with one preamble from
@@ -62,6 +63,7 @@ type peers struct {
 	mu      sync.Mutex
 	half    map[string]halfLink // data connections that wait for their bulk, by volume
 	problem string              // why the last dial failed
+	refused string              // why the peer's last one was refused here
 }
 
 // halfLink is a data connection whose bulk connection has not come yet.
@@ -115,6 +117,7 @@ func (p *peers) serve(ctx context.Context, l net.Listener) error {
 		wg.Go(func() {
 			conn, hello, err := p.accept(ctx, conn)
 			<-slots
+			p.noteAccept(hello, err)
 			if err != nil {
 				p.node.log.Warn("connection refused", "from", l.Addr(), "error", err)
 				return
@@ -227,12 +230,32 @@ func (p *peers) keepConnected(ctx context.Context, v *volume) error {
 	return nil
 }
 
+// note remembers how a dial went, and logs it when it is news.
 func (p *peers) note(err error) {
+	problem := ""
+	if err != nil {
+		problem = err.Error()
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.problem = ""
-	if err != nil {
-		p.problem = err.Error()
+	if problem != "" && problem != p.problem {
+		p.node.log.Warn("peer not reached", "error", problem)
+	}
+	p.problem = problem
+}
+
+// noteAccept remembers why the peer was refused. It dials volumes only from one
+// side, so the other learns here what is wrong. What strangers want is nothing
+// of the status.
+func (p *peers) noteAccept(h preamble, err error) {
+	_, wrongKey := errors.AsType[*trust.WrongKey](err)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case err == nil:
+		p.refused = ""
+	case wrongKey, h.From != "":
+		p.refused = err.Error()
 	}
 }
 

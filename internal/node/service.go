@@ -145,7 +145,9 @@ func (s *service) run(ctx context.Context) error {
 		s.turn.Lock()
 		err := s.step(ctx)
 		s.turn.Unlock()
-		s.explain(err)
+		if ctx.Err() == nil {
+			s.explain(err)
+		}
 	}
 }
 
@@ -465,14 +467,14 @@ func (s *service) event(kind, old, new, reason string) {
 	s.node.events.Add(control.Event{Service: s.cfg.Name, Kind: kind, Old: old, New: new, Reason: reason, Who: s.node.self.Name})
 }
 
-// whereServed is what a client is told that asks here and not there.
-func (s *service) whereServed() string {
+// whereServed is what a client is told that asks here for a volume and not there.
+func (s *service) whereServed(v *volume) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.role == rolePrimary:
 		return "this node is about to serve this volume: try again"
-	case s.state.Holder == s.node.peer.Name:
+	case v.status.Load().PeerPrimary, s.state.Holder == s.node.peer.Name:
 		return fmt.Sprintf("this node is secondary; %s serves this volume", s.node.peer.Name)
 	}
 	return fmt.Sprintf("this node does not serve this volume; ask %s, or `twinbd status`", s.node.peer.Name)

@@ -3,6 +3,7 @@
 package node
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -24,7 +25,7 @@ func (n *Node) Status() control.Status {
 
 func (s *service) status() control.ServiceStatus {
 	s.mu.Lock()
-	role, state, why, since := s.role, s.state, s.why, s.since
+	role, right, state, why, since := s.role, s.right, s.state, s.why, s.since
 	s.mu.Unlock()
 	st := control.ServiceStatus{
 		Name: s.cfg.Name, Epoch: state.Epoch, Maintenance: state.Maintenance, Role: "none",
@@ -48,12 +49,19 @@ func (s *service) status() control.ServiceStatus {
 		st.Peer.Connection = "connected"
 	} else {
 		s.node.peers.mu.Lock()
-		st.Peer.Problem = s.node.peers.problem
+		st.Peer.Problem = cmp.Or(s.node.peers.problem, s.node.peers.refused)
 		s.node.peers.mu.Unlock()
 	}
 	s.judge(&st, role, mirrored, peerServes, behind)
+	if role == rolePrimary && !mirrored && right != mirror.RightAlone {
+		st.Colour = control.NotReady
+		st.Reason = "holds all requests until it may go on alone: clients wait, nothing fails; " + behind
+	}
 	if why != "" {
-		st.Colour, st.Reason = control.Transient, st.Reason+"; "+why
+		st.Reason += "; " + why
+		if st.Colour == control.Ready {
+			st.Colour = control.Transient
+		}
 	}
 	return st
 }

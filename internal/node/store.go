@@ -65,13 +65,8 @@ func (s *store) open() (err error) {
 	}()
 	path := s.diskPath()
 	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return &control.Refusal{
-			Message: fmt.Sprintf("volume %s: there is no disk %s", s.volume.Name, path),
-			Hint:    fmt.Sprintf("make it with `twinbd create %s`", s.volume.Name),
-		}
-	} else if err != nil {
-		return fmt.Errorf("volume %s: %w", s.volume.Name, err)
+	if err != nil {
+		return s.noDisk(err)
 	}
 	layout, err := s.layout()
 	if err != nil {
@@ -96,16 +91,34 @@ func (s *store) open() (err error) {
 	return s.openMeta(disk, metaPath, layout)
 }
 
+// noDisk and noMeta explain why a file cannot be looked at.
+func (s *store) noDisk(err error) error {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("volume %s: %w", s.volume.Name, err)
+	}
+	return &control.Refusal{
+		Message: fmt.Sprintf("volume %s: there is no disk %s", s.volume.Name, s.diskPath()),
+		Hint:    fmt.Sprintf("make it with `twinbd create %s`", s.volume.Name),
+	}
+}
+
+func (s *store) noMeta(path string, err error) error {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("volume %s: %w", s.volume.Name, err)
+	}
+	return &control.Refusal{
+		Message: fmt.Sprintf("volume %s: the disk %s has no metadata at %s", s.volume.Name, s.diskPath(), path),
+		Hint:    fmt.Sprintf("`twinbd create %s` makes it; --keep adopts a disk with its data", s.volume.Name),
+	}
+}
+
 func (s *store) openMeta(disk block.Disk, path string, layout bitmap.Layout) (err error) {
 	if path == "" {
 		s.meta, err = block.Part(disk, disk.Size()-layout.Bytes(), layout.Bytes())
 		return err
 	}
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		return &control.Refusal{
-			Message: fmt.Sprintf("volume %s: the disk %s has no metadata at %s", s.volume.Name, s.diskPath(), path),
-			Hint:    fmt.Sprintf("`twinbd create %s` makes it; --keep adopts a disk with its data", s.volume.Name),
-		}
+	if _, err := os.Stat(path); err != nil {
+		return s.noMeta(path, err)
 	}
 	meta, err := block.Open(path, block.OpenOptions{})
 	if err != nil {
@@ -119,8 +132,14 @@ func (s *store) openMeta(disk block.Disk, path string, layout bitmap.Layout) (er
 // this disk (rule 13).
 func (s *store) load() (*bitmap.Metadata, error) {
 	m, err := bitmap.Load(s.meta, s.meta.Size())
-	if err != nil {
-		return nil, fmt.Errorf("metadata of %s: %w", s.volume.Name, err)
+	switch {
+	case errors.Is(err, bitmap.ErrVersion), errors.Is(err, bitmap.ErrNone):
+		return nil, fmt.Errorf("metadata of %s: %w", s.volume.Name, err) // it says what to do
+	case err != nil:
+		return nil, &control.Refusal{
+			Message: fmt.Sprintf("metadata of %s: %v", s.volume.Name, err),
+			Hint:    fmt.Sprintf("if %s has the data, run `twinbd create --anew %s` here: this disk is then copied from there", s.want().Peer, s.volume.Name),
+		}
 	}
 	want := s.want()
 	if err := m.Header.Matches(&want); err != nil {

@@ -38,6 +38,8 @@ var rooms = map[string][]string{
 	"internal/node": {"nbd", "bitmap", "vip", "failover", "control", "mirror",
 		"internal/block", "internal/loop", "internal/config", "internal/trust"},
 
+	"internal/demo": {"nbd", "control", "internal/block", "internal/config", "internal/node", "internal/trust"},
+
 	"cmd":   anything,
 	"bench": anything,
 	"tests": anything,
