@@ -170,7 +170,6 @@ func TestNames(t *testing.T) {
 	for got, want := range map[string]string{
 		Blank.String(): "blank", Fresh.String(): "fresh", Inconsistent.String(): "inconsistent",
 		Consistent.String(): "consistent", Failed.String(): "failed", State(9).String(): "state 9",
-		Pending.String(): "pending", Durable.String(): "durable", Clearing.String(): "clearing", IntentState(8).String(): "state 8",
 		sizeText(1): "1 bytes", sizeText(4096): "4 KiB", sizeText(3 << 39): "1.5 TiB", sizeText(5 << 40): "5 TiB",
 		sizeText(5 * block.Size / 2): "10 KiB",
 	} {

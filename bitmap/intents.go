@@ -27,33 +27,6 @@ type Entry struct {
 	Transaction uint64 // metadata transaction that makes the intent durable
 	Region      uint32 // which; not to be changed
 	InFlight    int32  // writes in the region that are not completed
-	State       IntentState
-	Pinned      bool // must not be removed now, whatever its state
-}
-
-// IntentState is how far an intent has come.
-type IntentState uint8
-
-// The states of an intent.
-const (
-	// Pending: set in memory only. Writes in the region wait.
-	Pending IntentState = iota
-	// Durable: on stable storage. Writes in the region may start.
-	Durable
-	// Clearing: chosen to go; what must be durable first is under way.
-	Clearing
-)
-
-func (s IntentState) String() string {
-	switch s {
-	case Pending:
-		return "pending"
-	case Durable:
-		return "durable"
-	case Clearing:
-		return "clearing"
-	}
-	return fmt.Sprintf("state %d", uint8(s))
 }
 
 // NewIntents returns an empty set. It takes 2 bytes per region and about 30
@@ -86,8 +59,8 @@ func (in *Intents) Find(region uint32) *Entry {
 	return &in.entries[slot-1]
 }
 
-// Add sets the intent of a region that has none. The entry is Pending and all
-// zero. It returns nil when the limit is reached.
+// Add sets the intent of a region that has none. The entry is all zero but for
+// its region. It returns nil when the limit is reached.
 func (in *Intents) Add(region uint32) *Entry {
 	if in.table[region] != 0 {
 		panic(fmt.Sprintf("bitmap: intent of region %d added twice", region))
@@ -130,14 +103,14 @@ func (in *Intents) Each(f func(*Entry) bool) {
 }
 
 // Oldest appends to out, which is empty, up to n intents that have nothing in
-// flight, are not pinned and are eligible: those with the lowest Round, coldest
+// flight and are eligible: those with the lowest Round, coldest
 // first, by region where rounds are equal. It does not allocate when out has
 // room for n. A nil eligible takes all.
 func (in *Intents) Oldest(n int, eligible func(*Entry) bool, out []*Entry) []*Entry {
 	for _, region := range in.order {
 		e := &in.entries[in.table[region]-1]
 		full := len(out) >= n
-		if e.InFlight != 0 || e.Pinned || full && (n <= 0 || e.Round >= out[len(out)-1].Round) {
+		if e.InFlight != 0 || full && (n <= 0 || e.Round >= out[len(out)-1].Round) {
 			continue
 		}
 		if eligible != nil && !eligible(e) {

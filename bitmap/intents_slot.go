@@ -36,8 +36,7 @@ func intentsLen(n int) int {
 func (in *Intents) EncodedLen() int { return intentsLen(in.Len()) }
 
 // Encode puts the set into dst, which has room for EncodedLen bytes, and
-// returns these bytes. The salt is that of the metadata area's header. All
-// intents are in it, whatever their state.
+// returns these bytes. The salt is that of the metadata area's header.
 func (in *Intents) Encode(dst []byte, salt, sequence uint64) []byte {
 	dst = dst[:in.EncodedLen()]
 	payload := dst[block.SlotHeader : block.SlotHeader+intentsHeader+4*in.Len()]

@@ -52,7 +52,6 @@ func TestIntentsModel(t *testing.T) {
 					t.Fatalf("new entry is %+v", *e)
 				}
 				e.Round = rapid.Uint64Range(0, 5).Draw(t, "round")
-				e.Pinned = rapid.Bool().Draw(t, "pinned")
 				model[r] = e
 			},
 			"remove": func(t *rapid.T) {
@@ -101,9 +100,8 @@ func TestOldestModel(t *testing.T) {
 			e := in.Add(r)
 			e.Round = rapid.Uint64Range(0, 6).Draw(t, "round")
 			e.InFlight = rapid.Int32Range(0, 1).Draw(t, "in flight")
-			e.Pinned = rapid.Bool().Draw(t, "pinned")
-			e.State = rapid.SampledFrom([]IntentState{Pending, Durable, Clearing}).Draw(t, "state")
-			if e.InFlight == 0 && !e.Pinned && e.State == Durable {
+			e.Transaction = rapid.Uint64Range(0, 2).Draw(t, "transaction")
+			if e.InFlight == 0 && e.Transaction == 1 {
 				want = append(want, e)
 			}
 		}
@@ -111,7 +109,7 @@ func TestOldestModel(t *testing.T) {
 			return cmp.Or(cmp.Compare(a.Round, b.Round), cmp.Compare(a.Region, b.Region))
 		})
 		n := rapid.IntRange(0, 12).Draw(t, "n")
-		got := in.Oldest(n, func(e *Entry) bool { return e.State == Durable }, nil)
+		got := in.Oldest(n, func(e *Entry) bool { return e.Transaction == 1 }, nil)
 		if !slices.Equal(got, want[:min(n, len(want))]) {
 			t.Fatalf("Oldest(%d) = %v, want the first of %v", n, got, want)
 		}
@@ -215,7 +213,7 @@ func TestIntentsDoNotAllocate(t *testing.T) {
 		in.Find(1).InFlight++
 		in.Find(1).InFlight--
 		in.Each(func(*Entry) bool { return true })
-		in.Oldest(64, func(e *Entry) bool { return e.State == Pending }, old)
+		in.Oldest(64, func(e *Entry) bool { return e.Transaction == 0 }, old)
 		in.Encode(buf, 1, 1)
 		in.Remove(1)
 	})

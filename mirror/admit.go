@@ -3,12 +3,16 @@
 package mirror
 
 import (
+	"github.com/twinbd/twinbd/bitmap"
 	"github.com/twinbd/twinbd/internal/block"
 )
 
-// maxPiece is the length in bytes above which a change is carried out in
-// pieces, so that no request needs more intents than there are.
-const maxPiece = block.MaxLength
+// pieceLimit is the length in bytes above which a change is carried out in
+// pieces: at most the longest record, and so little that a piece takes no more
+// than half of the intents.
+func pieceLimit(l bitmap.Layout) int64 {
+	return min(block.MaxLength, int64(max(l.IntentLimit()/2, 1))*l.RegionSize())
+}
 
 // admit begins one request.
 func (e *Engine) admit(r *block.Request) {
@@ -56,7 +60,7 @@ func (e *Engine) begin(o *op) {
 	case block.Write, block.Trim, block.WriteZeroes:
 		e.counters.Writes++
 		e.counters.WriteBytes += o.length
-		if o.length > maxPiece {
+		if o.length > e.piece {
 			e.cut(o)
 		} else {
 			e.enter(o, false)
@@ -68,13 +72,17 @@ func (e *Engine) begin(o *op) {
 
 // cut carries out a long trim or zero in pieces; the first error wins.
 func (e *Engine) cut(parent *op) {
-	parent.pieces = int((parent.length + maxPiece - 1) / maxPiece)
-	for at := int64(0); at < parent.length; at += maxPiece {
+	parent.pieces = int((parent.length + e.piece - 1) / e.piece)
+	for at := int64(0); at < parent.length; at += e.piece {
 		o := e.newOp()
-		o.parent, o.kind, o.flags = parent, parent.kind, parent.flags
-		o.offset, o.length = parent.offset+at, min(maxPiece, parent.length-at)
+		o.parent, o.kind, o.flags, o.follows = parent, parent.kind, parent.flags, parent.follows
+		o.offset, o.length = parent.offset+at, min(e.piece, parent.length-at)
 		block.PutRecord(o.header[:], o.kind, o.flags, 0, o.offset, o.length)
 		o.record = o.header[:]
+		if o.kind == block.Write {
+			o.data = parent.data[at : at+o.length]
+			o.payload = o.data
+		}
 		e.enter(o, false)
 	}
 }

@@ -188,10 +188,15 @@ func onto(source, target Hello) Verdict {
 // they are to say all that the target lacks. A target that was interrupted has
 // all of the generation that it was on the way to but what is still marked there.
 func missesSince(target Hello) bitmap.Generation {
-	if stateOf(target) == bitmap.Inconsistent {
+	switch stateOf(target) {
+	case bitmap.Consistent:
+		return target.Generation
+	case bitmap.Inconsistent:
 		return target.Intended
+	case bitmap.Blank:
+		return blankGeneration
 	}
-	return target.Generation
+	return bitmap.Generation{}
 }
 
 func full(source, target Hello, why string) Verdict {

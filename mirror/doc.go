@@ -14,8 +14,8 @@
 //	Submit     admit.go     cut to pieces, range lock (rule 7)
 //	           intents.go   wait until the intents of its regions are durable (rule 1)
 //	launch     write.go     put into the run for the peer, then a task for the local disk
-//	Written    write.go     the local disk has taken it
-//	Frame      session.go   the peer says that its disk has (rule 2)
+//	finished   write.go     the local disk has taken it
+//	acks       window.go    the peer says that its disk has (rule 2)
 //	           flush.go     FUA: wait for a flush of both disks (rule 3)
 //	           alone.go     peer lost: dirty, right held, generation durable (rules 4, 9, 16)
 //	complete   engine.go    to the request's Owner
@@ -25,8 +25,9 @@
 // Cover: every block whose durable content may differ between the nodes is
 // dirty here, or inside a durable intent, or in the log of writes that the peer
 // has not flushed (marks.go), which turns dirty in the same step in which the
-// peer is lost. Marking too much is harmless; a mark is cleared in two places
-// only, resync.go (the target said durable) and intents.go.
+// peer is lost. Marking too much is harmless; a mark is cleared in three places
+// only: resync_source.go (the target said durable), resync_target.go (the source
+// has it durably) and intents.go (both disks are flushed).
 //
 // Fence: nothing is acknowledged alone before the arbiter has granted it and a
 // generation of our own is durable (alone.go).
@@ -37,7 +38,16 @@
 //	      ↑____________|__________|___________|__________|___________|
 //
 // Draining waits until the disk tasks of the last session have ended (rule
-// 14). Greeting exchanges Hello and Verdict. Comparing brings the union of the
-// dirty sets to the source (rule 6). Resyncing copies while writes already go
-// to both. In Mirroring the disks are alike.
+// 14) and what the node will say of itself is durable. Greeting exchanges Hello
+// and Verdict (meet.go, decide.go). Comparing brings the union of the dirty sets
+// to the source (rule 6). Resyncing copies while writes already go to both. In
+// Mirroring the disks are alike. Beside them stands Hosting: the disk of the
+// primary has failed, and its peer carries out what clients ask (remote.go).
+//
+// # Reading order
+//
+// engine, op, admit, intents, write, window, flush, alone: a request's way.
+// session, meet, decide, dispatch, frame, link: the peer. follower: what a
+// secondary does. resync, verify, remote: the long stories. locks, marks, meta:
+// what they stand on.
 package mirror

@@ -103,9 +103,10 @@ type Arbiter interface {
 // Engine replicates one volume. All methods are for one thread: the one that
 // drives the volume.
 type Engine struct {
-	cfg  Config
-	now  time.Duration
-	size int64
+	cfg   Config
+	now   time.Duration
+	size  int64
+	piece int64 // length of the longest change that is carried out whole
 
 	header bitmap.Header
 	dirty  *bitmap.Bits
@@ -160,6 +161,7 @@ func New(cfg Config, m *bitmap.Metadata) *Engine {
 	e := &Engine{cfg: cfg.withDefaults(), size: m.Header.Size, header: m.Header, dirty: m.Bits, demoted: block.ShuttingDown}
 	e.locks.init()
 	e.meta.init(e, m)
+	e.piece = pieceLimit(m.Layout)
 	e.marks.init(e, m)
 	e.window.init()
 	e.rounds.init()

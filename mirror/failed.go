@@ -23,6 +23,7 @@ func (e *Engine) localFailed(doing string, err error) {
 	e.header.State, e.header.Reason = bitmap.Failed, e.localWhy
 	e.meta.wantHeader(nil)
 	e.rounds.localLost()
+	e.promoting = promotion{} // to serve what? its caller learns of it as an event
 	if !e.primary {
 		e.becomeDisconnected("the local disk failed: " + e.localWhy)
 		e.rounds.check(e)

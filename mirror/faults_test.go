@@ -132,7 +132,8 @@ func (n *simNode) replace() {
 	n.data = blocktest.NewCrashDisk(simSize)
 	rest := make([]byte, simSize)
 	for i := 0; i < len(rest); i += sector {
-		v := uint64(0xbad<<32) + p.rng.Uint64N(1<<20)
+		p.client.version++ // older than what clients write from now on
+		v := p.client.version
 		for j := 0; j < sector; j += 8 {
 			binary.BigEndian.PutUint64(rest[i+j:], v)
 		}
@@ -150,6 +151,13 @@ func (p *pair) primforce() {
 	}
 	p.log("primforce %s", n.name)
 	p.cut()
+	if o := n.peer(); rank(o) == 0 { // it may come back to life: its history ends here
+		p.kill(o, false)
+		o.replace()
+		o.boot()
+	}
+	n.data.Heal()
+	n.meta.Heal()
 	p.must(n.data.Sync())
 	p.model.reset(n.data.Snapshot())
 	p.record = record{p.record.epoch + 1, n.id, true}

@@ -25,7 +25,6 @@ type follower struct {
 	acks []ackRange // ready to be sent
 
 	syncing     bool
-	syncFailed  block.Status
 	flushes     []uint64 // sequences of flush frames that wait for a sync
 	copies      []uint64 // ids of copies that are written and wait for a sync
 	syncFlushes []uint64 // what the sync under way covers
@@ -341,6 +340,9 @@ func (w *follower) summed(t *followTask, s block.Status) {
 	f := Frame{Type: frameSumReply, Session: w.engine.session.id, Sequence: t.sequence, Count: uint32(s)}
 	var sums []byte
 	if s == block.OK {
+		if t.task.Zeroes {
+			clear(t.task.Data)
+		}
 		sums = appendSums(nil, t.task.Data)
 	}
 	w.engine.session.bulk.pushCopy(&f, sums)

@@ -57,7 +57,13 @@ func (l *Link) Room() []byte {
 // why the connection cannot go on.
 func (l *Link) Received(n int) error {
 	l.inbox.Received(n)
-	defer l.engine.settle()
+	err := l.decode()
+	l.engine.settle()
+	return err
+}
+
+// decode gives the engine every frame that is complete.
+func (l *Link) decode() error {
 	for !l.closed {
 		b := l.inbox.Pending()
 		if len(b) < frameHeader {
@@ -117,6 +123,10 @@ func (l *Link) Sent(n int) {
 	}
 	if l.sent == len(l.out) {
 		l.out, l.holds, l.sent = l.out[:0], l.holds[:0], 0
+		if !l.bulk && l.engine.session.over != "" {
+			l.engine.hangUp()
+			l.engine.settle()
+		}
 	}
 }
 

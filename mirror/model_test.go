@@ -103,7 +103,8 @@ type client struct {
 	version uint64
 	open    map[*clientRequest]bool
 	ops     int
-	refused int // answered with an error
+	refused int  // answered with an error
+	blind   bool // checks no answer
 }
 
 type clientRequest struct {
@@ -150,7 +151,7 @@ func (c *client) request(n *simNode) *clientRequest {
 	}
 	count := 1 + p.rng.IntN(min(24, sectors-first))
 	r.Offset, r.Length = int64(first)*sector, int64(count)*sector
-	switch k := p.rng.IntN(20); {
+	switch k := p.rng.IntN(22); {
 	case k < 11:
 		r.Op = block.Write
 		if p.rng.IntN(6) == 0 {
@@ -162,8 +163,13 @@ func (c *client) request(n *simNode) *clientRequest {
 		r.Op = block.Trim
 	case k < 18:
 		r.Op = block.Read
-	default:
+	case k < 20:
 		r.Op, r.Offset, r.Length = block.Flush, 0, 0
+	case k < 21:
+		r.Op = block.Cache
+	default:
+		r.Op, r.Contexts = block.BlockStatus, block.ContextDirty|block.ContextAllocation
+		r.Extents = [2][]block.Extent{make([]block.Extent, 0, 4), make([]block.Extent, 0, 4)}
 	}
 	c.version++
 	r.version = c.version
@@ -200,6 +206,10 @@ func (r *clientRequest) each(f func(s int)) {
 // Complete checks the answer against the model.
 func (r *clientRequest) Complete(*block.Request) {
 	c, m := r.client, r.client.pair.model
+	if c.blind {
+		delete(c.open, r)
+		return
+	}
 	if r.done || !c.open[r] {
 		c.pair.fail("%s completed twice", r.Op)
 	}
@@ -212,6 +222,17 @@ func (r *clientRequest) Complete(*block.Request) {
 	}
 	c.pair.fence(r)
 	switch {
+	case r.Op == block.Cache:
+	case r.Op == block.BlockStatus:
+		for _, extents := range r.Extents {
+			length := int64(0)
+			for _, x := range extents {
+				length += int64(x.Length)
+			}
+			if length <= 0 || length > r.Length {
+				c.pair.fail("status of %d bytes describes %d", r.Length, length)
+			}
+		}
 	case r.Op == block.Read:
 		r.each(func(s int) {
 			at := int64(s)*sector - r.Offset

@@ -16,19 +16,21 @@ type op struct {
 	parent *op            // of a piece
 	pieces int            // of a parent: pieces under way
 
-	kind   block.Op
-	flags  block.Flags
-	offset int64
-	length int64
-	data   []byte                   // Write and Read
-	record []byte                   // what goes to the peer
-	header [block.RecordHeader]byte // of a piece's record
+	kind    block.Op
+	flags   block.Flags
+	offset  int64
+	length  int64
+	data    []byte                   // Write and Read
+	record  []byte                   // what goes to the peer: header and payload,
+	payload []byte                   // or, of a piece, the header alone and this
+	header  [block.RecordHeader]byte // of a piece's record
 
 	lock    lock
 	txn     uint64 // metadata transaction that holds its intents
 	seq     uint64 // in the window; 0 = not there
 	started time.Duration
 	claimed bool // counted as in flight in the intents of its regions
+	open    bool // given to the disks, and not past advance
 	local   bool // the local disk has not answered
 	peer    bool // the peer has not answered
 	lone    bool // the peer is not known to have it
@@ -107,7 +109,7 @@ func (e *Engine) newOp() *op {
 // until the task returns, if ever: the disk may still look at it.
 func (e *Engine) freeOp(o *op) {
 	e.ops.used--
-	o.req, o.data, o.record = nil, nil, nil
+	o.req, o.data, o.record, o.payload = nil, nil, nil, nil
 	if o.local {
 		o.orphan = true
 		e.ops.orphans++
@@ -120,3 +122,6 @@ func (p *opPool) put(o *op) {
 	o.task.Data = nil
 	o.next, p.free = p.free, o
 }
+
+// size is the length in bytes of what goes to the peer.
+func (o *op) size() int { return len(o.record) + len(o.payload) }

@@ -59,10 +59,11 @@ type simNode struct {
 	rng         *rand.Rand
 	inStep      uint64 // durable: the epoch in which it was told to be in step
 	asks        []Ask
-	pairing     bool
 	incarnation uint64
 	whole       bool          // its disk, with its cache, has every acknowledged write
 	kept        bool          // it has not restarted since
+	gives       bool          // has stopped serving, and hands the record to its peer
+	slow        bool          // its disks take longer than everything else
 	hung        [2]bool       // by target: its tasks are not carried out
 	stuck       time.Duration // since when something is hung
 	suspect     bool          // a sync has failed: only a power cut shows what is left
@@ -168,6 +169,9 @@ func (p *pair) log(format string, args ...any) {
 func (p *pair) fail(format string, args ...any) {
 	p.t.Helper()
 	from := max(0, len(p.trace)-80)
+	if *simSeed != 0 {
+		from = 0
+	}
 	p.t.Fatalf("seed %d: %s\n%s", p.seed, fmt.Sprintf(format, args...), strings.Join(p.trace[from:], "\n"))
 }
 
@@ -255,7 +259,7 @@ func (p *pair) work(n *simNode) {
 	}
 	i := p.rng.IntN(min(len(n.tasks), 8))
 	t := n.tasks[i]
-	if n.hung[t.Target] {
+	if n.hung[t.Target] || n.slow && !p.calm && p.rng.IntN(12) > 0 {
 		return
 	}
 	n.tasks = append(n.tasks[:i:i], n.tasks[i+1:]...)
@@ -281,6 +285,8 @@ func (n *simNode) carryOut(t *block.Task) error {
 		return d.Zero(t.Offset, t.Length, t.Punch)
 	case block.Flush:
 		return d.Sync()
+	case block.BlockStatus:
+		t.Extents = append(t.Extents, block.Extent{Length: uint32(t.Length)})
 	}
 	return nil
 }
@@ -289,6 +295,10 @@ func (n *simNode) carryOut(t *block.Task) error {
 func (p *pair) arbitrate(n *simNode) {
 	e := n.engine
 	if e == nil || p.noAnswer {
+		return
+	}
+	if n.gives {
+		p.give(n)
 		return
 	}
 	if len(n.asks) > 0 {
@@ -329,6 +339,27 @@ func (p *pair) arbitrate(n *simNode) {
 	}
 }
 
+// serves reports whether a node is primary, or about to be.
+func (n *simNode) serves() bool {
+	return n.engine != nil && (n.engine.Primary() || n.engine.promoting.active())
+}
+
+// give ends a handover: the holder, which serves no longer, writes its peer into
+// the record (rule 17), if that is still an equal.
+func (p *pair) give(n *simNode) {
+	n.gives = false
+	o := n.peer()
+	if p.record.holder != n.id || n.serves() || o.engine == nil || n.engine.session.state != Mirroring ||
+		o.engine.session.state != Mirroring || o.engine.Promotable() != nil {
+		return
+	}
+	p.record = record{p.record.epoch + 1, o.id, true}
+	p.log("%s gives to %s in epoch %d", n.name, o.name, p.record.epoch)
+	p.must(o.engine.Promote(p.now, RightAlone, "", func() {}))
+	p.holders()
+	p.collect()
+}
+
 func (p *pair) holders() {
 	for _, n := range p.nodes {
 		if n.engine != nil {
@@ -341,19 +372,18 @@ func (p *pair) holders() {
 // acknowledged writes.
 func (p *pair) prim(n *simNode) bool {
 	e := n.engine
-	if e == nil || e.Primary() {
+	if e == nil || n.serves() || n.peer().serves() {
 		return false
 	}
-	if o := n.peer().engine; o != nil && o.Primary() {
-		return false
-	}
-	holder := p.record.holder == n.id
+	// A holder that restarted may lack what its peer, which did not, has taken.
+	stale := !p.record.alone && !n.kept && n.peer().engine != nil && n.peer().engine.session.keptInStep
+	holder := p.record.holder == n.id && !stale
 	takeover := !p.record.alone && n.inStep == p.record.epoch
 	// The holder is there, serves nothing, and both found that our blocks win:
 	// it writes us into the record (rule 22).
 	given := n.peer().engine != nil && e.session.state == Comparing && e.resync.source && n.peer().engine.session.state == Comparing
-	if !holder && !takeover && !given || e.Promotable() != nil {
-		return false
+	if !holder && !takeover && !given || e.Promotable() != nil || e.header.State <= bitmap.Fresh {
+		return false // a disk without data may begin a volume, and this one has begun
 	}
 	p.record = record{p.record.epoch + 1, n.id, true}
 	p.log("prim %s in epoch %d", n.name, p.record.epoch)
@@ -380,7 +410,7 @@ func (p *pair) kill(n *simNode, power bool) {
 			p.must(n.carryOut(t))
 		}
 	}
-	n.tasks, n.asks, n.hung = nil, nil, [2]bool{}
+	n.tasks, n.asks, n.hung, n.gives = nil, nil, [2]bool{}, false
 	n.incarnation++
 	power = power || n.suspect
 	n.suspect = false
@@ -389,6 +419,7 @@ func (p *pair) kill(n *simNode, power bool) {
 		n.data.Reopen()
 		n.meta.PowerCut(p.rng, 0.5)
 		n.meta.Reopen()
+		p.cover()
 	}
 	p.model.died(n, power)
 	p.wires = nil
@@ -414,7 +445,7 @@ func (p *pair) step() {
 		p.tick(p.nodes[p.rng.IntN(2)])
 	case k < 923:
 		p.now += time.Duration(p.rng.IntN(700)) * time.Millisecond
-	case k < 927:
+	case k == 923:
 		p.cover()
 	default:
 		p.client.act()
@@ -502,7 +533,7 @@ func (p *pair) mend(i int) {
 	if i%50 == 0 && (a.engine.session.state == Disconnected || b.engine.session.state == Disconnected) {
 		p.connect()
 	}
-	if i%100 == 99 && !a.engine.Primary() && !b.engine.Primary() {
+	if i%100 == 99 && !a.serves() && !b.serves() {
 		k := p.rng.IntN(2)
 		if p.forced {
 			p.primforce()

@@ -18,6 +18,7 @@ var (
 	ErrInconsistent = errors.New("the local disk is inconsistent: a resync onto it has not finished")
 	ErrPeerServes   = errors.New("the peer serves the volume, as far as the session with it tells")
 	ErrPeerNewer    = errors.New("the peer has newer data")
+	ErrServes       = errors.New("this node serves already, or is about to")
 	ErrMeeting      = errors.New("the nodes are just comparing what they have")
 )
 
@@ -53,6 +54,9 @@ func (p *promotion) active() bool { return p.then != nil }
 // new history at once; who says so in the metadata.
 func (e *Engine) Promote(now time.Duration, right Right, force string, then func()) error {
 	e.now = now
+	if e.primary || e.promoting.active() {
+		return ErrServes
+	}
 	if err := e.Promotable(); err != nil && (force == "" || e.local == diskFailed) {
 		return err
 	}
@@ -176,7 +180,8 @@ func (e *Engine) Demote(now time.Duration, status block.Status, then func()) {
 	e.settle()
 }
 
-// depart goes on with a departure.
+// depart goes on with a departure. What was flushed needs no intents any more, so
+// that nothing is copied when this node returns that the marks do not name.
 func (e *Engine) depart() {
 	d := &e.leaving
 	if d.then == nil || d.flush || e.ops.used > 0 {
@@ -188,7 +193,11 @@ func (e *Engine) depart() {
 			e.departed()
 			return
 		}
-		e.meta.wantHeader(e.departed)
+		e.meta.wantPages(func() {
+			for e.evict(1, 0) > 0 { // keeping none
+			}
+			e.meta.wantHeader(e.departed)
+		})
 	})
 }
 

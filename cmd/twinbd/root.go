@@ -28,6 +28,7 @@ var commands = []func() *cobra.Command{
 	newPrimforceCommand,
 	newVerifyCommand,
 	newResyncCommand,
+	newDemoCommand,
 	newCompletionCommand,
 	newVersionCommand,
 }

@@ -78,9 +78,9 @@ func explainCreate(path string, size int64, err error) error {
 		if free, statErr := freeSpace(dir); statErr == nil {
 			need = fmt.Errorf("create %s: needs %s, %s are free on %s: %w", path, bytesText(size), bytesText(free), dir, NoSpace)
 		}
-		return &hintError{need, "make room, choose another place, or let it grow as it is written with --thin"}
+		return &hintError{need, "make room, choose another place, or set thin = true, and it grows as it is written"}
 	case errors.Is(err, errNoAllocation):
-		return &hintError{fmt.Errorf("create %s: %w", path, err), "choose another place, or let it grow as it is written with --thin"}
+		return &hintError{fmt.Errorf("create %s: %w", path, err), "choose another place, or set thin = true, and it grows as it is written"}
 	case errors.Is(err, fs.ErrExist):
 		return &hintError{fmt.Errorf("create %s: it exists already", path), "use it as it is, choose another path, or remove it yourself"}
 	case errors.Is(err, fs.ErrNotExist):

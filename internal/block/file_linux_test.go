@@ -224,7 +224,7 @@ func TestFullFileSystem(t *testing.T) {
 		"preallocate": explainCreate(path, 2<<20, preallocateOnly(t, path, 2<<20)),
 	} {
 		const want = ": needs 2 MiB, 1 MiB are free on "
-		if err == nil || StatusOf(err) != NoSpace || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "--thin") {
+		if err == nil || StatusOf(err) != NoSpace || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "thin = true") {
 			t.Errorf("%s: %v", name, err)
 		}
 		if left, _ := os.ReadDir(dir); len(left) > 0 {

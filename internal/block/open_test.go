@@ -191,7 +191,7 @@ func TestCreateFileRefuses(t *testing.T) {
 
 	path = filepath.Join(dir, "huge")
 	err := block.CreateFile(path, 1<<60, false)
-	says(t, err, path, "needs 1024 PiB", "are free on "+dir, "--thin")
+	says(t, err, path, "needs 1024 PiB", "are free on "+dir, "thin = true")
 	if block.StatusOf(err) != block.NoSpace {
 		t.Errorf("%v has the status %v", err, block.StatusOf(err))
 	}

@@ -181,6 +181,8 @@ func (n *Node) Run(ctx context.Context) error {
 		for _, v := range n.volumes {
 			group.run("peer dialler", func() error { return n.peers.keepConnected(ctx, v) })
 		}
+	} else {
+		group.run("announcement", func() error { return n.peers.announce(ctx) })
 	}
 	for _, x := range n.exports {
 		group.run("export of "+x.volume.cfg.Name, func() error { return x.run(ctx) })

@@ -62,6 +62,7 @@ type peers struct {
 
 	mu      sync.Mutex
 	half    map[string]halfLink // data connections that wait for their bulk, by volume
+	knock   chan struct{}       // closed, and made anew, when the peer connects for a question
 	problem string              // why the last dial failed
 	refused string              // why the peer's last one was refused here
 }
@@ -73,7 +74,7 @@ type halfLink struct {
 }
 
 func listenPeers(n *Node) (*peers, error) {
-	p := &peers{node: n, half: make(map[string]halfLink)}
+	p := &peers{node: n, half: make(map[string]halfLink), knock: make(chan struct{})}
 	for _, at := range n.self.Address {
 		l, err := net.Listen("tcp", at.String())
 		if err != nil {
@@ -182,6 +183,7 @@ func (p *peers) check(h preamble) error {
 func (p *peers) take(ctx context.Context, conn net.Conn, h preamble) {
 	switch h.Kind {
 	case kindCall:
+		p.knocked()
 		p.node.answerCalls(ctx, conn)
 	case kindData:
 		p.mu.Lock()
@@ -221,11 +223,51 @@ func (p *peers) keepConnected(ctx context.Context, v *volume) error {
 		if err == nil && v.loop.Clock()-began > 2*redialAtMost {
 			pause = redialAfter
 		}
-		wait(ctx, pause)
+		if p.waitForKnock(ctx, pause) {
+			pause = redialAfter
+			continue
+		}
 		pause = min(2*pause, redialAtMost)
 		if err == nil {
 			pause = min(pause, redialAtMost/4)
 		}
+	}
+	return nil
+}
+
+// waitForKnock pauses until the peer connects for a question, and reports
+// whether it did: who has just started asks, so that nobody waits for the
+// dialler's next try.
+func (p *peers) waitForKnock(ctx context.Context, pause time.Duration) bool {
+	p.mu.Lock()
+	knock := p.knock
+	p.mu.Unlock()
+	t := time.NewTimer(pause)
+	defer t.Stop()
+	select {
+	case <-knock:
+		return true
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// knocked wakes the diallers.
+func (p *peers) knocked() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	close(p.knock)
+	p.knock = make(chan struct{})
+}
+
+// announce knocks at the peer, which dials, until it has answered once.
+func (p *peers) announce(ctx context.Context) error {
+	for ctx.Err() == nil {
+		if _, err := p.ask(ctx, call{Verb: callState, Service: p.node.services[0].cfg.Name}); err == nil {
+			return nil
+		}
+		wait(ctx, redialAtMost)
 	}
 	return nil
 }

@@ -1,0 +1,490 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package mirror
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/twinbd/twinbd/bitmap"
+	"github.com/twinbd/twinbd/internal/block"
+	"github.com/twinbd/twinbd/internal/block/blocktest"
+)
+
+// One test for each rule of the data path; the rule in one line, then the
+// smallest scenario that shows it. The simulation holds them all at once.
+
+// No byte of a change reaches either disk before the intents of its regions
+// are durable.
+func TestRule01IntentBeforeData(t *testing.T) {
+	s := newScript(t)
+	r := s.write(s.a, 0, 1, 7)
+	for s.a.has(onMetadata) {
+		s.require(!s.a.has(onData) && !s.a.speaks(), "silent before the intent is durable")
+		s.do(s.a, onMetadata)
+	}
+	s.require(s.a.has(onData) && s.a.speaks(), "under way once the intent is durable")
+	durable := s.a.stored()[0]
+	s.require(len(durable.Regions) == 1 && durable.Regions[0] == 0, "durable: the intent of region 0")
+	s.run()
+	s.require(r.answered(block.OK), "acknowledged")
+
+	s.write(s.a, 1, 1, 8)
+	s.require(!s.a.has(onMetadata) && s.a.has(onData), "free of charge where the intent is set")
+	s.run()
+}
+
+// A change is acknowledged when both disks have it.
+func TestRule02AckMeansBoth(t *testing.T) {
+	s := newScript(t)
+	s.write(s.a, 0, 1, 1)
+	s.run()
+
+	r := s.write(s.a, 0, 1, 2)
+	s.do(s.a, nil)
+	s.require(!r.done, "waiting for the peer's disk")
+	s.deliver(s.b)
+	s.deliver(s.a)
+	s.require(!r.done, "waiting for the peer's disk, which has only got the write")
+	s.do(s.b, nil)
+	s.deliver(s.a)
+	s.require(r.answered(block.OK), "acknowledged")
+
+	r = s.write(s.a, 0, 1, 3)
+	s.deliver(s.b)
+	s.do(s.b, nil)
+	s.deliver(s.a)
+	s.require(!r.done, "waiting for the local disk")
+	s.do(s.a, nil)
+	s.require(r.answered(block.OK), "acknowledged")
+	s.require(s.a.holds(0) == 3 && s.b.holds(0) == 3, "on both disks")
+}
+
+// A flush, and a write with FUA, are acknowledged when both disks are durable.
+func TestRule03FlushMeansBoth(t *testing.T) {
+	for _, op := range []block.Op{block.Flush, block.Write} {
+		s := newScript(t)
+		s.write(s.a, 0, 1, 1)
+		s.run()
+		r := s.submit(s.a, op, block.FUA, 0, 1, 2)
+		flush := func(t *block.Task) bool { return t.Op == block.Flush }
+		other := func(t *block.Task) bool { return t.Op != block.Flush }
+		for s.do(s.a, other)+s.do(s.b, other) > 0 || s.deliver(s.a) || s.deliver(s.b) {
+		}
+		s.require(s.a.has(flush) && s.b.has(flush), "flushing both disks at the same time")
+		s.do(s.a, nil)
+		s.require(!r.done, "waiting for the peer's flush")
+		s.do(s.b, nil)
+		s.deliver(s.a)
+		s.require(r.answered(block.OK), "acknowledged")
+		s.require(s.a.data.Unsynced() == 0 && s.b.data.Unsynced() == 0, "durable on both")
+	}
+}
+
+// What the peer has acknowledged and not flushed is dirty when it is lost.
+func TestRule04WhatThePeerMayHaveLostIsDirty(t *testing.T) {
+	s := newScript(t)
+	s.write(s.a, 3, 2, 1)
+	s.run()
+	s.submit(s.a, block.Flush, 0, 0, 0, 0)
+	s.run()
+	s.write(s.a, 40, 1, 2)
+	s.run()
+	late := s.write(s.a, 41, 1, 3) // the peer has acknowledged, our disk has not
+	s.deliver(s.b)
+	s.do(s.b, nil)
+	s.deliver(s.a)
+	s.restart(s.b, true)
+	s.require(!s.a.engine.dirty.Any(3, 2), "clean: the peer has flushed it")
+	s.require(s.a.engine.dirty.Full(40, 2), "dirty: the peer may have lost it")
+	s.arbitrated()
+	s.require(late.answered(block.OK), "acknowledged alone")
+	s.connect()
+	s.arbitrated()
+	s.compare()
+	s.require(s.b.holds(41) == 3, "copied")
+
+	s.write(s.a, 50, 1, 4)
+	s.run()
+	s.wait(400*time.Millisecond, s.run)
+	s.require(s.b.data.Unsynced() == 0, "flushed without being asked, so that little is ever in doubt")
+}
+
+// A mark is cleared when the copy is durable at the target; an intent when both
+// disks were flushed.
+func TestRule05MarksAreClearedLate(t *testing.T) {
+	s := newScript(t)
+	s.cut()
+	s.arbitrated()
+	s.write(s.a, 5, 1, 9)
+	s.run()
+	s.connect()
+	for s.a.engine.session.state != Resyncing || !s.b.has(onData) {
+		s.do(s.a, nil)
+		s.do(s.b, onMetadata)
+		s.deliver(s.b)
+		s.deliver(s.a)
+	}
+	s.do(s.b, func(t *block.Task) bool { return onData(t) && t.Op != block.Flush })
+	s.deliver(s.a)
+	s.require(s.a.engine.dirty.Any(5, 1) && s.b.has(onData), "dirty: the copy is written, not durable")
+	s.do(s.b, onData)
+	s.deliver(s.a)
+	s.require(!s.a.engine.dirty.Any(5, 1), "clean: the copy is durable")
+	s.run()
+
+	for region := range int64(3) { // all the intents that there are
+		s.write(s.a, region*simRegion/block.Size, 1, 10)
+	}
+	s.run()
+	r := s.write(s.a, 3*simRegion/block.Size, 1, 11)
+	s.require(len(s.a.stored()[0].Regions) == 3 && !r.done, "starved: no intent is given up before a flush")
+	s.run()
+	s.require(r.answered(block.OK), "acknowledged after one")
+}
+
+// A crash makes intents dirty; the resync set is the union of both nodes'.
+func TestRule06ACrashMakesIntentsDirty(t *testing.T) {
+	s := newScript(t)
+	s.write(s.a, 20, 1, 1)
+	s.run()
+	s.restart(s.a, true)
+	run := s.a.engine.meta.layout.Region(1)
+	s.require(s.a.engine.dirty.Full(run.First, run.Count), "dirty: the region that had an intent")
+	s.connect()
+	for s.b.engine.resync.needs == false {
+		s.do(s.a, nil)
+		s.do(s.b, nil)
+		s.deliver(s.a)
+		s.deliver(s.b)
+	}
+	s.require(s.b.engine.dirty.Full(run.First, run.Count), "in the union, at the source")
+	s.require(s.a.stored()[0].Header.State == bitmap.Consistent, "not yet a target")
+}
+
+// Overlapping requests run in the order of their arrival, on both disks.
+func TestRule07OverlappingRequestsAreOrdered(t *testing.T) {
+	s := newScript(t)
+	s.write(s.a, 0, 1, 1)
+	s.run()
+	first := s.write(s.a, 2, 4, 2)
+	second, read, apart := s.write(s.a, 4, 4, 3), s.submit(s.a, block.Read, 0, 5, 1, 0), s.write(s.a, 10, 1, 4)
+	data := 0
+	for _, t := range s.a.tasks {
+		data++
+		s.require(t.Offset != 4*block.Size && t.Op != block.Read, "waiting behind what it overlaps")
+	}
+	s.require(data == 2, "two writes under way")
+	s.do(s.a, nil)
+	s.require(!second.done && !read.done, "waiting for the peer, too")
+	s.run()
+	s.require(first.done && second.done && read.done && apart.done, "done")
+	s.require(version(read.Data) == 3, "read after the write before it")
+	s.require(s.a.holds(4) == 3 && s.b.holds(4) == 3 && s.b.holds(3) == 2, "in the same order on both")
+}
+
+// A failed flush is a failed disk, durably; the primary goes on from its peer's.
+func TestRule08AFailedFlushIsAFailedDisk(t *testing.T) {
+	fails := func(target block.Target, op block.Op) func(*script) {
+		return func(s *script) {
+			[...]*blocktest.CrashDisk{s.a.data, s.a.meta}[target].Inject(blocktest.Fault{Match: blocktest.On(op), Err: errMedium})
+		}
+	}
+	for name, breaks := range map[string]func(*script){
+		"write": fails(block.Data, block.Write), "flush": fails(block.Data, block.Flush), "read": fails(block.Data, block.Read),
+		"metadata write": fails(block.Metadata, block.Write), "metadata flush": fails(block.Metadata, block.Flush),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScript(t)
+			s.write(s.a, 0, 2, 1)
+			s.run()
+			breaks(s)
+			open := []*clientRequest{
+				s.write(s.a, 1, 2, 2), s.write(s.a, 30, 1, 3), s.submit(s.a, block.Flush, 0, 0, 0, 0), s.submit(s.a, block.Read, 0, 0, 1, 0),
+			}
+			s.arbitrated()
+			s.require(s.a.engine.local == diskFailed && s.record.holder == 1 && s.a.engine.mode() == modeRemote, "served by the peer's disk")
+			open = append(open, s.write(s.a, 2, 1, 4), s.submit(s.a, block.Write, block.FUA, 50, 1, 5), s.submit(s.a, block.Read, 0, 1, 1, 0))
+			s.run()
+			for _, r := range open {
+				s.require(r.answered(block.OK), "answered: "+r.Op.String())
+			}
+			s.require(s.a.data.Counts().SyncsAfterFailure == 0, "tried once only")
+			s.require(s.b.holds(2) == 4 && s.b.holds(50) == 5 && s.b.header().Generation != s.a.header().Generation, "the peer's own history")
+			if name != "metadata write" && name != "metadata flush" {
+				s.require(s.a.header().State == bitmap.Failed, "durably failed")
+			}
+			s.cover()
+
+			s.b.data.Inject(blocktest.Fault{Err: errMedium})
+			r := s.write(s.a, 60, 1, 6)
+			s.arbitrated()
+			s.require(!r.done, "waiting: the peer may come back with its disk")
+			s.connect()
+			s.arbitrated()
+			s.require(r.answered(block.IOError), "answered with EIO: both disks have failed")
+		})
+	}
+}
+
+// A disk that hangs is a failed disk, too; what it holds is not waited for.
+func TestRule08AHungDiskIsAFailedDisk(t *testing.T) {
+	s := newScript(t)
+	s.write(s.a, 0, 1, 1)
+	s.run()
+	w, f := s.write(s.a, 0, 1, 2), s.submit(s.a, block.Flush, 0, 0, 0, 0)
+	late := s.a.tasks // from here on alpha's disks do nothing
+	s.a.tasks = nil
+	settle := func() {
+		for s.do(s.b, nil) > 0 || s.deliver(s.b) || s.deliver(s.a) {
+		}
+		s.arbitrate(s.a)
+	}
+	settle()
+	s.require(!w.done && !f.done, "waiting for the disk")
+	s.a.engine.CheckDisk(s.now, 3*time.Second)
+	s.wait(500*time.Millisecond, settle)
+	s.require(w.answered(block.OK) && f.answered(block.OK), "answered from the peer's disk")
+	r := s.submit(s.a, block.Read, 0, 0, 1, 0)
+	settle()
+	s.require(r.answered(block.OK) && version(r.Data) == 2, "read from there")
+	for _, t := range append(late, s.a.tasks...) {
+		t.Err = s.a.carryOut(t)
+		s.a.engine.Finished(s.now, t)
+	}
+	s.a.tasks = nil
+	s.run()
+	s.require(s.a.engine.ops.orphans == 0 && s.a.engine.ops.used == 0, "nothing left when the disk comes back to life")
+}
+
+// A generation of its own is durable before the first lone acknowledgement, and
+// a link that flaps while nothing is written needs none.
+func TestRule09GenerationBeforeLoneAck(t *testing.T) {
+	s := newScript(t)
+	old := s.a.header().Generation
+	s.cut()
+	s.arbitrated()
+	s.connect()
+	s.arbitrated()
+	s.require(s.a.engine.session.state == Mirroring && s.a.engine.resync.progress.Total == 0, "mirrored without a resync")
+	s.require(s.a.header().Generation == old, "of the same generation")
+
+	s.cut()
+	s.arbitrated()
+	r := s.write(s.a, 0, 1, 1)
+	for !r.done {
+		s.require(s.a.header().Generation == old, "of the old generation until the ack") // holds when the loop ends
+		if s.do(s.a, func(t *block.Task) bool { return onMetadata(t) && t.Op == block.Flush }) == 0 && s.do(s.a, nil) == 0 {
+			break
+		}
+		if s.a.header().Generation != old {
+			break
+		}
+	}
+	s.require(!s.a.header().Generation.IsZero() && s.a.header().Generation != old && s.a.header().Base == old, "durably of a new one, with the old as its base")
+	s.run()
+	s.require(r.answered(block.OK), "acknowledged")
+}
+
+// When finish may have arrived, the target may be an equal: whatever is
+// acknowledged alone after that is of yet another generation.
+func TestRule09AfterALostFinish(t *testing.T) {
+	for _, arrives := range []bool{false, true} {
+		s := newScript(t)
+		s.cut()
+		s.arbitrated()
+		s.write(s.a, 0, 1, 1)
+		s.run()
+		s.connect()
+		for s.a.engine.resync.ending == false || s.a.has(onData) || s.a.has(onMetadata) || s.b.has(onData) || !s.a.speaks() {
+			s.do(s.a, nil)
+			s.do(s.b, nil)
+			s.deliver(s.a)
+			if !s.a.engine.resync.ending || s.a.engine.rounds.active {
+				s.deliver(s.b)
+			}
+		}
+		if arrives { // and the answer does not
+			s.deliver(s.b)
+			s.do(s.b, nil)
+			s.do(s.b, nil)
+			s.require(s.b.header().Generation == s.a.header().Generation, "an equal")
+		}
+		s.cut()
+		s.write(s.a, 9, 1, 2)
+		s.arbitrated()
+		s.require(s.a.header().Generation != s.b.header().Generation, "fenced")
+		s.connect()
+		s.arbitrated()
+		s.compare()
+		s.require(s.a.engine.resync.progress.Total < 20, "copied in part only")
+	}
+}
+
+// Nothing is acknowledged alone before the arbiter has granted it, and it is
+// asked only when the local disk is flushed: the service goes alone as a whole.
+func TestRule10AloneByGrantOnly(t *testing.T) {
+	s := newScript(t)
+	s.write(s.a, 0, 1, 1)
+	s.run()
+	s.cut()
+	s.require(len(s.a.asks) == 0, "flushing first")
+	s.run()
+	s.require(len(s.a.asks) == 1 && s.a.asks[0] == AskAlone && s.a.data.Unsynced() == 0, "asked, flushed")
+	w, r, f := s.write(s.a, 0, 1, 2), s.submit(s.a, block.Read, 0, 3, 1, 0), s.submit(s.a, block.Flush, 0, 0, 0, 0)
+	s.run()
+	s.require(!w.done && !r.done && !f.done, "frozen: nothing fails, nothing is answered")
+	s.arbitrated()
+	s.require(w.answered(block.OK) && r.answered(block.OK) && f.answered(block.OK), "answered under the right")
+}
+
+// In a split nothing is copied, and both nodes say so.
+func TestRule11ASplitIsNeverGuessed(t *testing.T) {
+	s := newScript(t)
+	s.cut()
+	s.arbitrated()
+	s.must(s.b.engine.Promote(s.now, RightAlone, "a test", func() {}))
+	s.b.collect()
+	s.write(s.a, 0, 1, 1)
+	s.run()
+	s.submit(s.b, block.WriteZeroes, 0, 8, 1, 0)
+	s.run()
+	s.a.engine.Demote(s.now, block.ShuttingDown, func() {})
+	s.b.engine.Demote(s.now, block.ShuttingDown, func() {})
+	s.collect()
+	s.run()
+	before := [2][]byte{s.a.data.Snapshot(), s.b.data.Snapshot()}
+	s.connect()
+	s.run()
+	for i, n := range s.nodes {
+		s.require(n.engine.session.state == Disconnected && n.engine.session.mine.Action == ActionSplit, "split at "+n.name)
+		s.require(string(before[i]) == string(n.data.Snapshot()), "untouched")
+	}
+}
+
+// A target is durably inconsistent before the first block, cannot serve, and
+// becomes an equal in one atomic write.
+func TestRule12ATargetIsInconsistentUntilDone(t *testing.T) {
+	s := newScript(t)
+	s.cut()
+	s.arbitrated()
+	s.write(s.a, 0, 2, 1)
+	s.run()
+	s.connect()
+	copied := func(t *block.Task) bool { return onData(t) && t.Op != block.Flush }
+	for !s.b.has(copied) {
+		s.require(s.a.engine.session.state != Mirroring, "on the way")
+		s.do(s.a, nil)
+		s.do(s.b, nil)
+		s.deliver(s.b)
+		s.deliver(s.a)
+	}
+	h := s.b.header()
+	s.require(h.State == bitmap.Inconsistent && h.Intended == s.a.engine.header.Generation, "durably inconsistent")
+	s.require(s.b.engine.Promotable() != nil, "not to be promoted")
+	s.restart(s.b, true)
+	s.require(errors.Is(s.b.engine.Promotable(), ErrInconsistent), "not to be promoted after a restart")
+	s.connect()
+	s.arbitrated()
+	h = s.b.header()
+	s.require(h.State == bitmap.Consistent, "consistent")
+	s.require(h.Generation == s.a.engine.header.Generation, "of the same generation")
+	s.require(errors.Is(s.b.engine.Promotable(), ErrPeerServes), "an equal")
+}
+
+// Metadata survives a torn write: the older copy counts, and marks more.
+func TestRule13MetadataSurvivesATornWrite(t *testing.T) {
+	s := newScript(t)
+	s.write(s.a, 0, 1, 1)
+	s.run()
+	before := s.a.stored()[0]
+	s.write(s.a, 40, 1, 2)
+	for _, task := range s.a.tasks {
+		s.must(s.a.meta.WriteAt(task.Data[:40], task.Offset)) // the beginning of it
+	}
+	s.must(s.a.meta.Sync())
+	s.restart(s.a, true)
+	after := s.a.stored()[0]
+	s.require(after.Sequence == before.Sequence && after.IntentsSequence == before.IntentsSequence, "the older copy")
+	s.require(s.a.engine.dirty.Any(0, 1) && !s.a.engine.dirty.Any(40, 1), "marked as before")
+	s.require(!s.b.engine.dirty.Any(40, 1) && s.b.holds(40) == 0, "and no byte of the write was anywhere")
+}
+
+// A new session begins when all I/O of the old one has ended, and every frame
+// carries its session.
+func TestRule14OneSession(t *testing.T) {
+	s := newScript(t)
+	s.write(s.a, 0, 1, 1)
+	s.run()
+	s.write(s.a, 0, 1, 2)
+	s.deliver(s.b)
+	late := s.b.tasks
+	s.require(len(late) == 1, "a write of the old session under way at the peer")
+	s.b.tasks = nil
+	s.connect()
+	s.arbitrated()
+	s.require(s.b.engine.session.state == Draining && s.a.engine.session.state == Greeting, "waiting for it")
+	s.b.tasks = append(s.b.tasks, late...)
+	s.arbitrated()
+	s.connect() // alpha went on alone meanwhile: what it had said was not true any more
+	s.arbitrated()
+	s.require(s.a.engine.session.state == Mirroring, "mirrored after it")
+	s.compare()
+
+	id := s.b.engine.session.id
+	f := Frame{Type: frameFlush, Session: id - 1, Sequence: 1}
+	s.require(s.b.engine.frame(s.b.engine.session.data, &f) != nil, "refused: of another session")
+}
+
+// A peer that is there and does not acknowledge is lost after the timeout.
+func TestRule15AHungPeerIsLost(t *testing.T) {
+	s := newScript(t)
+	s.write(s.a, 0, 1, 1)
+	s.run()
+	r := s.write(s.a, 0, 1, 2)
+	s.wait(1500*time.Millisecond, func() { // everything goes on but the peer's disk
+		s.do(s.a, nil)
+		s.deliver(s.b)
+		s.deliver(s.a)
+		s.arbitrate(s.a)
+	})
+	s.require(r.answered(block.OK), "acknowledged alone")
+	s.require(s.a.engine.session.state == Disconnected, "given up")
+	s.require(s.a.engine.dirty.Any(0, 1), "dirty")
+}
+
+// A node that serves no longer acknowledges nothing, and says that it is done
+// when nothing is under way and both disks are flushed.
+func TestDemoteAcknowledgesNothing(t *testing.T) {
+	s := newScript(t)
+	s.write(s.a, 0, 1, 1)
+	s.run()
+	w, cold := s.write(s.a, 0, 1, 2), s.write(s.a, 40, 1, 3)
+	done := false
+	s.a.engine.Demote(s.now, block.ShuttingDown, func() { done = true })
+	s.a.collect()
+	s.require(!done, "under way")
+	s.run()
+	s.require(done && w.answered(block.ShuttingDown) && cold.answered(block.ShuttingDown), "refused")
+	s.require(s.a.data.Unsynced() == 0 && s.b.data.Unsynced() == 0 && !s.a.header().Serving, "flushed, and not serving")
+}
+
+// A secondary serves when nothing of the old primary is under way at its disk.
+func TestPromoteWaitsForTheOldPrimary(t *testing.T) {
+	s := newScript(t)
+	s.write(s.a, 0, 1, 1)
+	s.run()
+	s.write(s.a, 0, 1, 2)
+	s.deliver(s.b)
+	late := s.b.tasks
+	s.b.tasks = nil
+	s.kill(s.a, true)
+	s.must(s.b.engine.Promote(s.now, RightAlone, "", func() {}))
+	s.b.collect()
+	s.run()
+	s.require(!s.b.engine.Primary(), "waiting")
+	s.b.tasks = late
+	s.run()
+	s.require(s.b.engine.Primary(), "serving")
+}
