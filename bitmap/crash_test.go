@@ -78,7 +78,7 @@ func TestTornWrites(t *testing.T) {
 		many.Add(region * 4)
 	}
 	next := h
-	next.Epoch, next.State, next.Reason = 99, Inconsistent, ""
+	next.ResyncID, next.State, next.Reason = 99, Inconsistent, ""
 	next.Advance(Generation{0x99})
 	for name, w := range map[string]Write{
 		"page":         pageWrite(l, bits, 0, h.Salt),
@@ -260,7 +260,7 @@ func (c *crasher) actions() map[string]func(*rapid.T) {
 			if !c.busy[0] {
 				c.sequence[0]++
 				c.busy[0] = true
-				c.header.Epoch++
+				c.header.ResyncID++
 				data := make([]byte, HeaderSize)
 				if err := c.header.Encode(data, c.sequence[0]); err != nil {
 					t.Fatal(err)

@@ -92,8 +92,6 @@ type Header struct {
 	LastPrimary bool // this node served the volume last, as far as it knows
 	Serving     bool // it serves now: if it crashes, it may hold writes that nobody else has
 
-	Epoch        uint64 // the highest that is durably known here
-	InStep       uint64 // the epoch in which the node was told that it is in step; 0: it is not
 	PeerSequence uint64 // of the peer's header, the highest seen: one that goes backwards was rolled back
 	ResyncID     uint64 // of the last resync begun or ended: its last message may be repeated
 

@@ -27,8 +27,7 @@ import (
 //	    80   16  intended
 //	    96  256  ancestors: 16 generations, newest first, then zeroes
 //	   352    8  number of generations
-//	   360    8  epoch
-//	   368    8  in step
+//	   360   16  zero
 //	   376    8  sequence of the peer's header
 //	   384    8  resync ID
 //	   392   65  cluster: length, bytes of UTF-8, zeroes; so are all that follow
@@ -43,6 +42,10 @@ import (
 //
 // Numbers are big endian.
 const HeaderSize = 4096
+
+// reserved is the length of the zeroes between the number of generations and
+// the sequence of the peer's header.
+const reserved = 16
 
 const (
 	headerMagic   = 0x7477696e62644831 // "twinbdH1"
@@ -82,8 +85,7 @@ func (h *Header) Encode(dst []byte, sequence uint64) error {
 		p = append(p, a[:]...)
 	}
 	p = binary.BigEndian.AppendUint64(p, h.Generations)
-	p = binary.BigEndian.AppendUint64(p, h.Epoch)
-	p = binary.BigEndian.AppendUint64(p, h.InStep)
+	p = append(p, make([]byte, reserved)...)
 	p = binary.BigEndian.AppendUint64(p, h.PeerSequence)
 	p = binary.BigEndian.AppendUint64(p, h.ResyncID)
 	for _, name := range []string{h.Cluster, h.Service, h.Volume, h.Node, h.Peer} {
@@ -134,9 +136,11 @@ func headerFrom(s block.Slot) (Header, error) {
 	for i := range h.Ancestors {
 		r.bytes(h.Ancestors[i][:])
 	}
-	for _, n := range []*uint64{&h.Generations, &h.Epoch, &h.InStep, &h.PeerSequence, &h.ResyncID} {
-		*n = r.uint64()
+	h.Generations = r.uint64()
+	if !isZero(r.next(reserved)) {
+		return Header{}, fmt.Errorf("reserved bytes are not zero")
 	}
+	h.PeerSequence, h.ResyncID = r.uint64(), r.uint64()
 	for _, name := range []*string{&h.Cluster, &h.Service, &h.Volume, &h.Node, &h.Peer} {
 		*name = r.text(MaxName)
 	}

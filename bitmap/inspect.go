@@ -21,7 +21,6 @@ func Print(w io.Writer, m *Metadata) error {
 	p.names(m)
 	p.worth(&m.Header)
 	p.generations(&m.Header)
-	p.line("epoch", "%s", epochText(&m.Header))
 	p.differences(m)
 	p.copies(m)
 	_, err := w.Write(p.Bytes())
@@ -104,16 +103,6 @@ func (p *printer) generations(h *Header) {
 	if n > listed {
 		p.line("", "and %d older", n-listed)
 	}
-}
-
-func epochText(h *Header) string {
-	switch h.InStep {
-	case 0:
-		return fmt.Sprintf("%d, not in step", h.Epoch)
-	case h.Epoch:
-		return fmt.Sprintf("%d, in step", h.Epoch)
-	}
-	return fmt.Sprintf("%d, was in step in %d", h.Epoch, h.InStep)
 }
 
 // differences is where the copies may differ.

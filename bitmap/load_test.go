@@ -33,7 +33,7 @@ func usedArea(t testing.TB) *area {
 		in.Add(region)
 	}
 	a.write(intentsWrite(l, in, h.Salt, 3))
-	h.Epoch++
+	h.ResyncID++
 	a.write(headerWrite(t, h, 3))
 	return a
 }
@@ -49,8 +49,8 @@ func TestLoad(t *testing.T) {
 		t.Errorf("formatted: %d dirty, %d unsaved, regions %v, bad pages %v", fresh.Bits.Count(), fresh.Bits.Unsaved(), fresh.Regions, fresh.BadPages)
 	}
 	used := usedArea(t).load(t)
-	if used.Header.Epoch != testHeader().Epoch+1 || used.Sequence != 3 || used.IntentsSequence != 3 {
-		t.Errorf("used: epoch %d, sequences %d, %d", used.Header.Epoch, used.Sequence, used.IntentsSequence)
+	if used.Header.ResyncID != testHeader().ResyncID+1 || used.Sequence != 3 || used.IntentsSequence != 3 {
+		t.Errorf("used: resync %d, sequences %d, %d", used.Header.ResyncID, used.Sequence, used.IntentsSequence)
 	}
 	if !slices.Equal(runsOf(used.Bits), usedRuns) || !slices.Equal(used.Regions, []uint32{3, 7, 299}) {
 		t.Errorf("used: dirty %v, regions %v", runsOf(used.Bits), used.Regions)
