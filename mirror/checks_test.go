@@ -77,13 +77,21 @@ func covered(stored [2]*bitmap.Metadata, first int64) bool {
 // inconsistent and cannot serve.
 func (p *pair) fence(r *clientRequest) {
 	e := r.node.engine
-	if !r.Op.Changes() || e == nil || e.mode() != modeAlone || r.version%16 != 0 {
+	if !r.Op.Changes() || e == nil || r.version%16 != 0 {
 		return // not each: it is slow
 	}
-	own, peer := r.node.stored()[0].Header, r.node.peer().stored()
+	who, other := r.node, r.node.peer()
+	switch e.mode() {
+	case modeAlone:
+	case modeRemote:
+		who, other = other, who // it is the host that goes on alone
+	default:
+		return
+	}
+	own, peer := who.stored()[0].Header, other.stored()
 	for _, md := range peer {
 		if md.Header.State == bitmap.Consistent && md.Header.Generation == own.Generation {
-			p.fail("fence: %s acknowledges alone in generation %v, which its peer has too", r.node.name, own.Generation)
+			p.fail("fence: %s acknowledges alone in generation %v, which its peer has too", who.name, own.Generation)
 		}
 	}
 }

@@ -21,6 +21,9 @@ func (p *pair) fault() {
 		p.kill(n, false)
 	case 3, 4, 5:
 		p.kill(n, true)
+		if p.rng.IntN(2) == 0 && !p.forced {
+			p.prim(n.peer()) // at once, whatever its disk still has to do
+		}
 	case 6, 7:
 		p.cut()
 	case 8, 9:

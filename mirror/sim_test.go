@@ -15,7 +15,7 @@ import (
 
 var (
 	simSeed = flag.Uint64("sim.seed", 0, "run this seed only")
-	simRuns = flag.Int("sim.runs", 15, "how many fresh seeds to run")
+	simRuns = flag.Int("sim.runs", 10, "how many fresh seeds to run")
 )
 
 // TestPair runs random schedules of requests, crashes, power cuts, link and

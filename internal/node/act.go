@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/twinbd/twinbd/bitmap"
 	"github.com/twinbd/twinbd/control"
 	"github.com/twinbd/twinbd/failover"
 	"github.com/twinbd/twinbd/internal/block"
@@ -58,7 +59,10 @@ func (s *service) prim(ctx context.Context, who string, progress func(control.Pr
 	if err := s.promotable(ctx, peerErr == nil); err != nil {
 		return err
 	}
-	if err := s.acquire(ctx, peerErr == nil); err != nil {
+	if peerErr != nil {
+		peer = reply{}
+	}
+	if err := s.acquire(ctx, peerErr == nil, peer); err != nil {
 		return err
 	}
 	return s.promote(ctx, who, "", progress)
@@ -103,7 +107,7 @@ func (s *service) notPromotable(v *volume, err error) error {
 }
 
 // acquire gets the right to serve from the witness (rules 16, 22).
-func (s *service) acquire(ctx context.Context, peerAnswers bool) error {
+func (s *service) acquire(ctx context.Context, peerAnswers bool, peer reply) error {
 	if s.node.witness == nil {
 		return s.acquireAlone()
 	}
@@ -116,6 +120,9 @@ func (s *service) acquire(ctx context.Context, peerAnswers bool) error {
 	known := s.epoch()
 	// The next epoch is learned before the record has it (rule 16).
 	lost := record.Epoch < known && (known != inStep || known > record.Epoch+1)
+	if err := s.worthServing(record, peer); err != nil {
+		return err
+	}
 	switch {
 	case lost && !(peerAnswers && s.agreedSource()):
 		return s.forgotten(record, known)
@@ -142,6 +149,46 @@ func (s *service) acquire(ctx context.Context, peerAnswers bool) error {
 		return &control.Refusal{Message: answer.Reason, Hint: "look at `twinbd status`, then try again"}
 	}
 	return nil
+}
+
+// worthServing refuses what the record and the peer show to be a loss, though
+// this node's own disks do not know of it.
+func (s *service) worthServing(record failover.Record, peer reply) error {
+	if record.Empty() {
+		return nil
+	}
+	for _, v := range s.volumes {
+		state := v.status.Load().State
+		if state != bitmap.Blank && state != bitmap.Fresh {
+			continue
+		}
+		if there := peer.Disks[v.cfg.Name]; there != "blank" && there != "none" {
+			return &control.Refusal{
+				Message: fmt.Sprintf("the disk of volume %s is new here, and %s has been served before (%v)", v.cfg.Name, s.cfg.Name, record),
+				Hint:    fmt.Sprintf("run `twinbd prim %s` on %s; this node is then copied to", s.cfg.Name, s.node.peer.Name),
+			}
+		}
+	}
+	// A holder that restarted may have lost what was not flushed; a peer that
+	// kept running in step has it (rule 22).
+	if record.Holder == s.node.self.Name && record.Mode == failover.Pair && peer.Kept && !s.kept() && !s.agreedSource() {
+		return &control.Refusal{
+			Message: fmt.Sprintf("%s kept running in step while this node restarted: it has every acknowledged write", s.node.peer.Name),
+			Hint:    fmt.Sprintf("run `twinbd prim %s` on %s; this node then catches up by itself", s.cfg.Name, s.node.peer.Name),
+		}
+	}
+	return nil
+}
+
+// kept reports whether this process was in step with the peer on every volume
+// when it last saw it.
+func (s *service) kept() bool {
+	for _, v := range s.volumes {
+		if st := v.status.Load(); !st.KeptInStep && st.Session != mirror.Mirroring {
+			return false
+		}
+	}
+	return true
 }
 
 // forgotten refuses to believe a witness that has lost newer records: only both
@@ -196,12 +243,13 @@ func (s *service) acquireAlone() error {
 	return s.remember(func(st *failover.NodeState) { st.Epoch++; st.Holder = s.node.self.Name })
 }
 
-// agreedSource reports whether both nodes are connected and found that this
-// one's blocks win.
+// agreedSource reports whether both nodes are connected, both disks hold data,
+// and they found that this one's blocks win. Where the other's disk is new that
+// says nothing: what it held is gone.
 func (s *service) agreedSource() bool {
 	for _, v := range s.volumes {
 		st := v.status.Load()
-		if st.Session != mirror.Mirroring && (st.Session != mirror.Comparing || !st.Source) {
+		if st.Session != mirror.Mirroring && (st.Session != mirror.Comparing || !st.Source || st.PeerState != bitmap.Consistent.String()) {
 			return false
 		}
 	}
@@ -260,12 +308,8 @@ func (s *service) promote(ctx context.Context, who, force string, progress func(
 			return errors.Join(s.notPromotable(v, err), s.demote())
 		}
 	}
-	for range s.volumes {
-		select {
-		case <-done:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	if err := s.promoted(ctx, done); err != nil {
+		return errors.Join(err, s.demote())
 	}
 	s.mu.Lock()
 	s.role, s.right, s.hold, s.since = rolePrimary, mirror.RightAlone, false, time.Now()
@@ -294,6 +338,33 @@ func (v *volume) promote(ctx context.Context, force string, then func()) error {
 		}
 		wait(ctx, 20*time.Millisecond)
 	}
+}
+
+// promoteTimeout is how long a volume may take to become primary: one header on
+// a disk that works.
+const promoteTimeout = 30 * time.Second
+
+// promoted waits until every volume serves.
+func (s *service) promoted(ctx context.Context, done <-chan struct{}) error {
+	ctx, cancel := context.WithTimeout(ctx, promoteTimeout)
+	defer cancel()
+	tick := time.NewTicker(mirror.TickEvery)
+	defer tick.Stop()
+	for open := len(s.volumes); open > 0; {
+		select {
+		case <-done:
+			open--
+		case <-tick.C:
+			for _, v := range s.volumes {
+				if why := v.status.Load().DiskFailed; why != "" {
+					return fmt.Errorf("volume %s: the disk has failed: %s", v.cfg.Name, why)
+				}
+			}
+		case <-ctx.Done():
+			return fmt.Errorf("become primary: %w", ctx.Err())
+		}
+	}
+	return nil
 }
 
 // demote takes back what promote did for some volumes.

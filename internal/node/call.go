@@ -27,10 +27,12 @@ type reply struct {
 	Error string `json:"error,omitempty"`
 
 	// state
-	State  control.State `json:"state,omitempty"`
-	Epoch  uint64        `json:"epoch,omitempty"`
-	Serves bool          `json:"serves,omitempty"`
-	Values config.Values `json:"values,omitempty"` // the configuration, for differences
+	State  control.State     `json:"state,omitempty"`
+	Epoch  uint64            `json:"epoch,omitempty"`
+	Serves bool              `json:"serves,omitempty"`
+	Kept   bool              `json:"kept,omitempty"`   // it has kept running since both were in step
+	Disks  map[string]string `json:"disks,omitempty"`  // what each volume's disk is worth, as in the status
+	Values config.Values     `json:"values,omitempty"` // the configuration, for differences
 }
 
 const (
@@ -89,7 +91,11 @@ func (n *Node) answer(ctx context.Context, c call) reply {
 	switch c.Verb {
 	case callState:
 		st := s.status()
-		return reply{State: st.State, Epoch: st.Epoch, Serves: s.serves(), Values: n.cfg.Values()}
+		r := reply{State: st.State, Epoch: st.Epoch, Serves: s.serves(), Kept: s.kept(), Disks: make(map[string]string), Values: n.cfg.Values()}
+		for _, v := range st.Volumes {
+			r.Disks[v.Name] = v.Disk
+		}
+		return r
 	case callLearn:
 		err = s.learn(ctx, c.Epoch)
 	case callGive:

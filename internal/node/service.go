@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twinbd/twinbd/bitmap"
 	"github.com/twinbd/twinbd/control"
 	"github.com/twinbd/twinbd/failover"
 	"github.com/twinbd/twinbd/internal/block"
@@ -352,6 +353,9 @@ func (s *service) give(ctx context.Context) error {
 	}
 	for _, v := range s.volumes {
 		st := v.status.Load()
+		if st.State != bitmap.Consistent {
+			return fmt.Errorf("volume %s: the disk of %s is %v, and what it had acknowledged alone may be gone", v.cfg.Name, s.node.self.Name, st.State)
+		}
 		if st.Session != mirror.Mirroring && (st.Session != mirror.Comparing || st.Source) {
 			return fmt.Errorf("volume %s: it is not agreed that the peer's data wins", v.cfg.Name)
 		}
