@@ -3,9 +3,10 @@
 GO       ?= go
 FUZZTIME ?= 60s# for each fuzz target
 ROUNDS   ?= 50# rounds of kill and return
+RUNS     ?= 3000# schedules of the simulation
 ARGS     ?=# for demo and bench, for example: make bench ARGS="--rounds 3 --check"
 
-.PHONY: build demo setup test race lint fuzz rounds bench prove clean
+.PHONY: build demo setup test race lint fuzz sim rounds bench prove clean
 
 build: # one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/twinbd ./cmd/twinbd
@@ -33,13 +34,16 @@ lint:
 fuzz: # every fuzz target
 	tests/fuzz $(FUZZTIME)
 
+sim: # two engines, their disks and their link, under random faults with fresh seeds
+	$(GO) test -count=1 -v -timeout 90m ./mirror -run 'TestPair$$' -args -sim.runs $(RUNS)
+
 rounds: build # nodes killed under load at random moments, then compared
-	$(GO) test -count=1 -timeout 60m ./tests/rounds -args -rounds $(ROUNDS)
+	$(GO) test -count=1 -v -timeout 60m ./tests/rounds -args -rounds $(ROUNDS)
 
 bench: setup build # side by side with other servers; docs/BENCHMARKS.md says how to read it
 	$(GO) run ./bench --twinbd bin/twinbd $(ARGS)
 
-prove: test lint fuzz rounds # every long suite, in full
+prove: test lint fuzz sim rounds # every long suite, in full
 
 clean:
 	rm -rf bin
