@@ -44,6 +44,7 @@ type resync struct {
 	saved  int64 // blocks cleared since the bits were last saved
 
 	ending bool // waiting for the flush before finish
+	beside int  // runs that may be under way beside clients, 1 to besideRuns
 
 	progress Progress
 	packer   packer
@@ -64,10 +65,15 @@ const (
 	// maxCopyBlocks bounds one run of a resync: 1 MiB.
 	maxCopyBlocks = 256
 
-	// idleRuns and busyRuns are how many runs are under way while clients are
-	// quiet, and while they wait for answers.
-	idleRuns = 16
-	busyRuns = 3
+	// idleRuns is how many runs are under way while clients are quiet, and
+	// besideRuns the most while they wait for answers.
+	idleRuns   = 16
+	besideRuns = 8
+
+	// Beside clients the rate follows their latency: one run less when a write
+	// takes longer than slowAnswer, one more when it takes less than quickAnswer.
+	slowAnswer  = 5 * time.Millisecond
+	quickAnswer = 2 * time.Millisecond
 
 	// busyCopyBlocks bounds a run while clients wait: 128 KiB.
 	busyCopyBlocks = 32

@@ -73,6 +73,7 @@ func (r *resync) ready(f *Frame) error {
 	}
 	r.active, r.cursor, r.saved = true, 0, 0
 	r.progress = Progress{Total: e.dirty.Count(), Began: e.now}
+	r.beside, e.window.latency = 1, 0
 	e.become(Resyncing, "source for "+e.cfg.Peer)
 	e.thaw()
 	r.pump()
@@ -101,7 +102,7 @@ func (r *resync) pump() {
 	}
 	most, blocks := idleRuns, int64(maxCopyBlocks)
 	if e.window.count > 0 || e.ops.used > 0 {
-		most, blocks = busyRuns, busyCopyBlocks
+		most, blocks = r.beside, busyCopyBlocks
 	}
 	for len(r.runs) < most {
 		first, count, ok := e.dirty.Next(r.cursor, blocks)
@@ -209,12 +210,24 @@ func (r *resync) copied(f *Frame) error {
 		e.unlock(&c.lock)
 		r.put(c)
 	}
+	r.adapt()
 	if r.saved >= saveEvery {
 		r.saved = 0
 		e.meta.wantPages(nil)
 	}
 	r.pump()
 	return nil
+}
+
+// adapt lets the rate follow the latency of clients' writes. One run always
+// goes on, so that a resync ends under any load.
+func (r *resync) adapt() {
+	switch latency := r.engine.window.latency; {
+	case latency > slowAnswer:
+		r.beside = max(r.beside-1, 1)
+	case latency < quickAnswer:
+		r.beside = min(r.beside+1, besideRuns)
+	}
 }
 
 func (r *resync) put(c *copyRun) {

@@ -11,10 +11,11 @@ import (
 // window is what was sent to the peer and is not on both disks yet.
 type window struct {
 	slots   []*op
-	next    uint64  // sequence of the next op
-	oldest  uint64  // no earlier one is in the window
-	count   int     // not acknowledged by the peer
-	stalled opQueue // wait for room
+	next    uint64        // sequence of the next op
+	oldest  uint64        // no earlier one is in the window
+	count   int           // not acknowledged by the peer
+	stalled opQueue       // wait for room
+	latency time.Duration // of the peer's acknowledgements, a sliding mean
 }
 
 const windowSlots = 8192
@@ -53,6 +54,7 @@ func (w *window) acknowledge(e *Engine, r ackRange) error {
 		}
 		o.peer = false
 		w.count--
+		w.latency += (e.now - o.started - w.latency) / 16
 		e.advance(o)
 	}
 	return nil
