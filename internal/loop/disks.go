@@ -17,7 +17,7 @@ const (
 	DefaultWorkers       = 4
 	DefaultSlowAfter     = time.Millisecond
 	DefaultUnsyncedLimit = 64 << 20
-	DefaultWriteback     = 16 << 20
+	DefaultWriteback     = 64 << 20
 	DefaultHangAfter     = 30 * time.Second
 
 	inlineMove  = 1 << 20  // bytes that are read or written inline at most
