@@ -375,8 +375,10 @@ func (p *pair) prim(n *simNode) bool {
 	if e == nil || n.serves() || n.peer().serves() {
 		return false
 	}
-	// A holder that restarted may lack what its peer, which did not, has taken.
-	stale := !p.record.alone && !n.kept && n.peer().engine != nil && n.peer().engine.session.keptInStep
+	// A holder that restarted may lack what its peer, which did not, has taken;
+	// it has acknowledged nothing alone if both are of one generation.
+	o := n.peer().engine
+	stale := !n.kept && o != nil && o.session.keptInStep && o.header.Generation == e.header.Generation && e.session.state != Mirroring
 	holder := p.record.holder == n.id && !stale
 	takeover := !p.record.alone && n.inStep == p.record.epoch
 	// The holder is there, serves nothing, and both found that our blocks win:

@@ -50,6 +50,8 @@ var regressions = []struct {
 	{9700343079793032949, "both disks fail; the first comes back to life after the other was taken by force"},
 	{11735472907982524933, "a fresh disk at the record's holder begins another volume"},
 	{17904444621413034752, "a disk that fails when it is taken by force"},
+	{6091818283757667344, "a node that took over, never served, lost power, and holds the record alone"},
+	{10610684732879113896, "a holder that restarted, and mirrors"},
 }
 
 func TestRegressions(t *testing.T) {

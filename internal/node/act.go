@@ -171,13 +171,24 @@ func (s *service) worthServing(record failover.Record, peer reply) error {
 	}
 	// A holder that restarted may have lost what was not flushed; a peer that
 	// kept running in step has it (rule 22).
-	if record.Holder == s.node.self.Name && record.Mode == failover.Pair && peer.Kept && !s.kept() && !s.agreedSource() {
+	if record.Holder == s.node.self.Name && peer.Kept && !s.kept() && s.sameHistory(peer) && !s.agreedSource() {
 		return &control.Refusal{
 			Message: fmt.Sprintf("%s kept running in step while this node restarted: it has every acknowledged write", s.node.peer.Name),
 			Hint:    fmt.Sprintf("run `twinbd prim %s` on %s; this node then catches up by itself", s.cfg.Name, s.node.peer.Name),
 		}
 	}
 	return nil
+}
+
+// sameHistory reports whether the peer's copies are of the same generations: so
+// nothing was acknowledged without it, whatever the record allows.
+func (s *service) sameHistory(peer reply) bool {
+	for _, v := range s.volumes {
+		if peer.Generations[v.cfg.Name] != v.status.Load().Generation.Hex() {
+			return false
+		}
+	}
+	return true
 }
 
 // kept reports whether this process was in step with the peer on every volume

@@ -27,12 +27,13 @@ type reply struct {
 	Error string `json:"error,omitempty"`
 
 	// state
-	State  control.State     `json:"state,omitempty"`
-	Epoch  uint64            `json:"epoch,omitempty"`
-	Serves bool              `json:"serves,omitempty"`
-	Kept   bool              `json:"kept,omitempty"`   // it has kept running since both were in step
-	Disks  map[string]string `json:"disks,omitempty"`  // what each volume's disk is worth, as in the status
-	Values config.Values     `json:"values,omitempty"` // the configuration, for differences
+	State       control.State     `json:"state,omitempty"`
+	Epoch       uint64            `json:"epoch,omitempty"`
+	Serves      bool              `json:"serves,omitempty"`
+	Kept        bool              `json:"kept,omitempty"`        // it has kept running since both were in step
+	Disks       map[string]string `json:"disks,omitempty"`       // what each volume's disk is worth, as in the status
+	Generations map[string]string `json:"generations,omitempty"` // by volume, in full
+	Values      config.Values     `json:"values,omitempty"`      // the configuration, for differences
 }
 
 const (
@@ -91,9 +92,12 @@ func (n *Node) answer(ctx context.Context, c call) reply {
 	switch c.Verb {
 	case callState:
 		st := s.status()
-		r := reply{State: st.State, Epoch: st.Epoch, Serves: s.serves(), Kept: s.kept(), Disks: make(map[string]string), Values: n.cfg.Values()}
+		r := reply{State: st.State, Epoch: st.Epoch, Serves: s.serves(), Kept: s.kept(), Disks: make(map[string]string), Generations: make(map[string]string), Values: n.cfg.Values()}
 		for _, v := range st.Volumes {
 			r.Disks[v.Name] = v.Disk
+		}
+		for _, v := range s.volumes {
+			r.Generations[v.cfg.Name] = v.status.Load().Generation.Hex()
 		}
 		return r
 	case callLearn:
