@@ -75,6 +75,12 @@ func (m *model) settle(s int, v uint64) {
 func (m *model) died(n *simNode, power bool) {
 	n.kept = false
 	n.whole = n.whole && !power
+	m.reckon()
+}
+
+// reckon finds out whether some node certainly has everything after one has
+// lost its process, its power or its disk.
+func (m *model) reckon() {
 	a, b := m.pair.nodes[0], m.pair.nodes[1]
 	holder := m.pair.nodes[m.pair.record.holder]
 	switch {

@@ -474,9 +474,13 @@ func (p *pair) wholeness() {
 		switch {
 		case e == nil:
 		case e.local == diskFailed:
+			had := n.whole
 			n.whole, n.kept = false, false
 			if e.Primary() && e.remote.ready {
 				o.whole, o.kept = true, true
+			}
+			if had {
+				p.model.reckon()
 			}
 		case e.Primary():
 			both := e.session.state == Mirroring && o.engine != nil && o.engine.session.state == Mirroring

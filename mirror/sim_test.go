@@ -51,6 +51,7 @@ var regressions = []struct {
 	{11735472907982524933, "a fresh disk at the record's holder begins another volume"},
 	{17904444621413034752, "a disk that fails when it is taken by force"},
 	{6091818283757667344, "a node that took over, never served, lost power, and holds the record alone"},
+	{5988755345412315448, "both lose what was not flushed: one by a power cut, one by a failed flush"},
 	{10610684732879113896, "a holder that restarted, and mirrors"},
 }
 
