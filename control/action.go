@@ -49,6 +49,7 @@ type Progress struct {
 	Text  string `json:"text"`            // the step, one line
 	Done  int64  `json:"done,omitempty"`  // bytes
 	Total int64  `json:"total,omitempty"` // bytes; 0: a step that has no measure
+	Split *Split `json:"split,omitempty"` // what the verb split has found
 }
 
 // Result is the last word on an action.

@@ -94,7 +94,7 @@ func TestStatus(t *testing.T) {
 func TestStatusNamesAreStable(t *testing.T) {
 	data, err := json.Marshal(Status{Services: []ServiceStatus{{
 		Peer:    PeerStatus{Address: "a", Since: time.Unix(1, 0).UTC(), State: Wait, Problem: "p"},
-		Volumes: []VolumeStatus{{Resync: &ResyncStatus{}, Export: "e", Device: "d", Problems: []VolumeProblem{{Hint: "h"}}}},
+		Volumes: []VolumeStatus{{Resync: &ResyncStatus{}, Export: "e", Device: "d", Problems: []Problem{{Hint: "h"}}}},
 	}}})
 	if err != nil {
 		t.Fatal(err)
@@ -156,7 +156,7 @@ func TestAct(t *testing.T) {
 	if !reflect.DeepEqual(got, wantActions) {
 		t.Errorf("the node was asked %+v, want %+v", got, wantActions)
 	}
-	wantSeen := []Progress{{"read", 1, 2}, {"read", 2, 2}, {"ask", 0, 0}}
+	wantSeen := []Progress{{Text: "read", Done: 1, Total: 2}, {Text: "read", Done: 2, Total: 2}, {Text: "ask"}}
 	if !reflect.DeepEqual(seen, wantSeen) {
 		t.Errorf("progress %+v, want %+v", seen, wantSeen)
 	}

@@ -57,7 +57,8 @@ type ServiceStatus struct {
 	Epoch       uint64         `json:"epoch"`  // the highest that the node durably knows
 	Maintenance bool           `json:"maintenance"`
 	Peer        PeerStatus     `json:"peer"`
-	Volumes     []VolumeStatus `json:"volumes"` // by name
+	Problems    []Problem      `json:"problems,omitempty"` // of the service as a whole
+	Volumes     []VolumeStatus `json:"volumes"`            // by name
 }
 
 // PeerStatus is what a node knows of the other one.
@@ -72,18 +73,18 @@ type PeerStatus struct {
 
 // VolumeStatus is what a node knows of one volume.
 type VolumeStatus struct {
-	Name        string          `json:"name"`
-	Size        int64           `json:"size"`       // bytes
-	Disk        string          `json:"disk"`       // uptodate, inconsistent, outdated, failed, blank or none
-	DiskPath    string          `json:"diskPath"`   // this node's
-	Generation  string          `json:"generation"` // short form
-	DirtyBlocks int64           `json:"dirtyBlocks"`
-	DirtyBytes  int64           `json:"dirtyBytes"`
-	Resync      *ResyncStatus   `json:"resync,omitempty"` // nil when none runs
-	Export      string          `json:"export,omitempty"` // NBD URI
-	Device      string          `json:"device,omitempty"`
-	Counters    VolumeCounters  `json:"counters"`
-	Problems    []VolumeProblem `json:"problems,omitempty"`
+	Name        string         `json:"name"`
+	Size        int64          `json:"size"`       // bytes
+	Disk        string         `json:"disk"`       // uptodate, inconsistent, outdated, failed, blank or none
+	DiskPath    string         `json:"diskPath"`   // this node's
+	Generation  string         `json:"generation"` // short form
+	DirtyBlocks int64          `json:"dirtyBlocks"`
+	DirtyBytes  int64          `json:"dirtyBytes"`
+	Resync      *ResyncStatus  `json:"resync,omitempty"` // nil when none runs
+	Export      string         `json:"export,omitempty"` // NBD URI
+	Device      string         `json:"device,omitempty"`
+	Counters    VolumeCounters `json:"counters"`
+	Problems    []Problem      `json:"problems,omitempty"`
 }
 
 // ResyncStatus is how far a resync or verify has come.
@@ -111,8 +112,8 @@ type VolumeCounters struct {
 	ClientSessions uint64 `json:"clientSessions"`
 }
 
-// VolumeProblem is something that somebody should look at.
-type VolumeProblem struct {
+// Problem is something that somebody should look at.
+type Problem struct {
 	Message string `json:"message"`
 	Hint    string `json:"hint,omitempty"`
 }

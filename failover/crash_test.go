@@ -14,30 +14,37 @@ import (
 var life = []Request{
 	ask(replaces(0), operator(0)),
 	ask(replaces(1), mode(Pair)),
-	ask(replaces(2), from("b"), holder("b")),
-	ask(replaces(3), from("b"), holder("b"), mode(Pair)),
+	takeover(replaces(2)),
+	takeover(replaces(3), mode(Pair)),
 	ask(replaces(4), from("b"), mode(Pair)),
-	ask(replaces(5), operator(40)),
+	takeover(replaces(5), claim(20, 21)),
+	ask(replaces(21), operator(40)),
 }
 
 // witnessed is what the nodes know of a register whose disk misbehaves.
 type witnessed struct {
 	t     *testing.T
 	disk  *failovertest.Disk
+	clock *handClock
 	told  Record   // the last that was told to anybody
 	asked *Request // the request without an answer, if any
 }
 
+func newWitnessed(t *testing.T, seed uint64) *witnessed {
+	return &witnessed{t: t, disk: failovertest.NewDisk(seed), clock: &handClock{}}
+}
+
 // live opens the register and asks on from where the record stands, until
-// something fails.
+// something fails. The holder is silent before each request for long enough.
 func (w *witnessed) live() {
-	r, err := OpenRegister(w.disk, RegisterConfig{Log: quiet})
+	r, err := OpenRegister(w.disk, RegisterConfig{Log: quiet, Clock: w.clock.now})
 	if err != nil {
 		return
 	}
 	defer r.Close()
 	for {
-		a, err := r.Read(Query{Cluster: "c", Service: "s", From: "a"})
+		w.clock.pass(patience)
+		a, err := r.Read(says("a", View{}))
 		if err != nil {
 			return
 		}
@@ -46,14 +53,14 @@ func (w *witnessed) live() {
 		if !ok {
 			return
 		}
-		q.Token, q.Seen = NewToken(), a.Serial
+		q.Token, q.Seen = NewToken(), a.Stamp
 		w.asked = &q
 		answer, err := r.Change(q)
 		if err != nil {
 			if !errors.Is(err, ErrUnusable) {
 				w.t.Fatalf("change: %v", err)
 			}
-			if a, err := r.Read(Query{Cluster: "c", Service: "s", From: "a"}); err == nil {
+			if a, err := r.Read(says("a", View{})); err == nil {
 				w.t.Fatalf("after a failed write the register still tells %v", a.Record)
 			}
 			return
@@ -90,7 +97,7 @@ func (w *witnessed) hear(r Record) {
 // after restarts the register on a disk that works, and looks.
 func (w *witnessed) after() {
 	w.t.Helper()
-	r := openRegister(w.t, w.disk)
+	r := openRegisterAt(w.t, w.disk, w.clock)
 	now := read(w.t, r)
 	w.hear(now.Record)
 	if w.asked == nil {
@@ -107,7 +114,7 @@ func TestRegisterPowerCutAnywhere(t *testing.T) {
 	total := callsOfALife(t)
 	for cut := 1; cut <= total; cut++ {
 		for seed := range uint64(8) {
-			w := &witnessed{t: t, disk: failovertest.NewDisk(seed)}
+			w := newWitnessed(t, seed)
 			w.disk.CutPowerAt(cut)
 			w.live()
 			w.disk.PowerCycle()
@@ -130,7 +137,7 @@ func TestRegisterKilledThenPowerCut(t *testing.T) {
 	total := callsOfALife(t)
 	for cut := 1; cut <= total; cut++ {
 		for seed := range uint64(8) {
-			w := &witnessed{t: t, disk: failovertest.NewDisk(seed)}
+			w := newWitnessed(t, seed)
 			w.disk.CutPowerAt(cut)
 			w.live()
 			w.disk.Restart()
@@ -148,7 +155,7 @@ func TestRegisterKilledThenPowerCut(t *testing.T) {
 // what it tells is durable, though the failed flush left it in memory only.
 func TestRegisterFailedFlush(t *testing.T) {
 	for nth := 1; ; nth++ {
-		w := &witnessed{t: t, disk: failovertest.NewDisk(uint64(nth))}
+		w := newWitnessed(t, uint64(nth))
 		w.disk.FailSyncAt(nth)
 		w.live()
 		if w.told.Epoch == 40 {
@@ -165,11 +172,45 @@ func TestRegisterFailedFlush(t *testing.T) {
 }
 
 func callsOfALife(t *testing.T) int {
-	w := &witnessed{t: t, disk: failovertest.NewDisk(0)}
+	w := newWitnessed(t, 0)
 	w.disk.CutPowerAt(0)
 	w.live()
 	if w.told.Epoch != 40 || w.asked != nil {
 		t.Fatalf("an undisturbed life ends at %v", w.told)
 	}
 	return w.disk.Calls()
+}
+
+// Power goes at every step of a restoration: what a node was told of the record
+// that came back, it is told again; else it comes back once more.
+func TestRegisterPowerCutWhileRestoring(t *testing.T) {
+	known := View{6, "b", Alone}
+	for cut := 1; ; cut++ {
+		for seed := range uint64(8) {
+			disk := failovertest.NewDisk(seed)
+			disk.CutPowerAt(cut)
+			told := Record{}
+			if r, err := OpenRegister(disk, RegisterConfig{Log: quiet}); err == nil {
+				r.Read(says("b", known))
+				if a, err := r.Read(says("a", View{5, "a", Pair})); err == nil {
+					told = a.Record
+				}
+			}
+			if calls := disk.Calls(); calls < cut {
+				if told.View() != known {
+					t.Fatalf("undisturbed, %d calls end at %v", calls, told)
+				}
+				return
+			}
+			disk.PowerCycle()
+			r := openRegister(t, disk)
+			found := tell(t, r, says("a", View{5, "a", Pair})).Record
+			if !told.Empty() && found != told {
+				t.Fatalf("cut %d, seed %d: told %v and found %v", cut, seed, told, found)
+			}
+			if again := tell(t, r, says("b", known)).Record; again.View() != known {
+				t.Fatalf("cut %d, seed %d: found %v and then %v", cut, seed, found, again)
+			}
+		}
+	}
 }

@@ -10,9 +10,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
+	"time"
 )
 
 // DefaultMaxServices is how many services a register keeps by default.
@@ -36,7 +37,11 @@ var (
 // RegisterConfig is what a Register can be told.
 type RegisterConfig struct {
 	Log         *slog.Logger // required
-	MaxServices int          // 0: DefaultMaxServices
+	MaxServices int          // with a record, and as many without; 0: DefaultMaxServices
+
+	// Clock is the time since any moment. It never goes back, and runs while
+	// the machine is suspended; nil: that of the system.
+	Clock func() time.Duration
 
 	// Random names the run of the register; nil: crypto/rand. A seeded one
 	// makes a simulation repeatable.
@@ -46,18 +51,16 @@ type RegisterConfig struct {
 // Register keeps the records of many services of many clusters, one file each.
 // An answer is given only about what is durable. Calls may overlap.
 type Register struct {
-	dir Directory
-	log *slog.Logger
-	max int
-
-	// The numbers of this run's answers are (first, serial]. The run begins
-	// at a random place, so that a number of another run is not among them.
-	first  uint64
-	serial atomic.Uint64
+	dir   Directory
+	log   *slog.Logger
+	max   int
+	clock func() time.Duration
+	run   uint64 // names this run; not 0
 
 	services struct {
 		sync.Mutex
 		byKey map[serviceKey]*entry
+		met   []serviceKey // those without a record; the one met first goes first
 	}
 }
 
@@ -66,14 +69,17 @@ type Register struct {
 type entry struct {
 	sync.Mutex
 	slots  *slotFile // nil before the first record
-	record Record
+	seat   Seat
 	broken error // wraps ErrUnusable; final for this process
 }
 
 // OpenRegister opens the records in dir and makes sure that each is durable. A
 // damaged file breaks its own service only. The directory stays the caller's.
 func OpenRegister(dir Directory, config RegisterConfig) (*Register, error) {
-	r := &Register{dir: dir, log: config.Log, max: cmp.Or(config.MaxServices, DefaultMaxServices)}
+	r := &Register{dir: dir, log: config.Log, max: cmp.Or(config.MaxServices, DefaultMaxServices), clock: config.Clock}
+	if r.clock == nil {
+		r.clock = NewClock()
+	}
 	r.services.byKey = make(map[serviceKey]*entry)
 	if err := r.beginRun(config.Random); err != nil {
 		return nil, err
@@ -105,19 +111,22 @@ func (r *Register) beginRun(random io.Reader) error {
 	if _, err := io.ReadFull(random, b[:]); err != nil {
 		return fmt.Errorf("name this run: %w", err)
 	}
-	r.first = binary.BigEndian.Uint64(b[:]) >> 1 // never wraps, never 0 when one is added
-	r.serial.Store(r.first)
+	r.run = max(1, binary.BigEndian.Uint64(b[:]))
 	return nil
 }
+
+// now is read under a service's lock, so that its seat sees no time go back.
+func (r *Register) now() Stamp { return Stamp{Run: r.run, At: r.clock()} }
 
 // load opens one service's record. What goes wrong is the service's state, not
 // the register's.
 func (r *Register) load(key serviceKey) *entry {
 	e := &entry{}
+	var record Record
 	slots, payload, damaged, err := openSlots(r.dir, key.fileName(), recordKind)
 	if err == nil {
 		e.slots = slots
-		e.record, err = decodeRecordFile(payload, key)
+		record, err = decodeRecordFile(payload, key)
 	}
 	if err != nil {
 		r.fail(e, key, err)
@@ -127,6 +136,7 @@ func (r *Register) load(key serviceKey) *entry {
 		r.log.Warn("one of two copies of a record was damaged, the other is used",
 			"cluster", key.cluster, "service", key.service, "error", damaged)
 	}
+	e.seat = NewSeat(record, r.clock())
 	return e
 }
 
@@ -138,122 +148,125 @@ func (r *Register) fail(e *entry, key serviceKey, cause error) {
 	r.log.Error("a record is unusable", "cluster", key.cluster, "service", key.service, "error", cause)
 }
 
-// Read answers a query with the record as it is: an empty one for a service
-// that the witness does not know.
+// Read answers a query (see Seat.Query) with the record as it is: an empty one
+// for a service that the witness does not know.
 func (r *Register) Read(q Query) (Answer, error) {
 	if err := q.check(); err != nil {
 		return Answer{}, fmt.Errorf("%w: %w", ErrBadRequest, err)
 	}
-	var record Record
-	if e := r.find(serviceKey{q.Cluster, q.Service}); e != nil {
-		e.Lock()
-		defer e.Unlock()
-		if e.broken != nil {
-			return Answer{}, e.broken
-		}
-		record = e.record
+	key := serviceKey{q.Cluster, q.Service}
+	e := r.meet(key)
+	e.Lock()
+	defer e.Unlock()
+	if e.broken != nil {
+		return Answer{}, e.broken
 	}
-	return Answer{Record: record, Serial: r.serial.Add(1)}, nil
+	had := e.seat.Record
+	next, answer := e.seat.Query(r.now(), q)
+	if err := r.adopt(e, key, next); err != nil {
+		return Answer{}, err
+	}
+	if answer.Record.View() != had.View() {
+		r.log.Warn("a record that was lost is what the nodes know of it",
+			"cluster", key.cluster, "service", key.service, "had", had.String(), "record", answer.Record.String())
+	}
+	return answer, nil
 }
 
-// Change decides on a request (see Apply), and answers when the outcome is
+// Change decides on a request (see Seat.Change), and answers when the outcome is
 // durable.
 func (r *Register) Change(q Request) (Answer, error) {
 	if err := q.check(); err != nil {
 		return Answer{}, fmt.Errorf("%w: %w", ErrBadRequest, err)
 	}
 	key := serviceKey{q.Cluster, q.Service}
-	e := r.find(key)
-	if e == nil {
-		// Only a granted request makes a service, so that nobody fills the
-		// register by asking.
-		if answer := r.judge(Record{}, q); !answer.Granted {
-			return r.number(answer), nil
-		}
-		var err error
-		if e, err = r.make(key); err != nil {
-			return Answer{}, err
-		}
-	}
+	e := r.meet(key)
 	e.Lock()
 	defer e.Unlock()
 	if e.broken != nil {
 		return Answer{}, e.broken
 	}
-	answer := r.judge(e.record, q)
-	if answer.Granted && answer.Record != e.record {
-		if err := r.store(e, key, answer.Record); err != nil {
-			r.fail(e, key, err)
-			return Answer{}, e.broken
-		}
+	next, answer := e.seat.Change(r.now(), q)
+	if err := r.adopt(e, key, next); err != nil {
+		return Answer{}, err
 	}
-	r.report(key, &q, answer)
-	return r.number(answer), nil
+	r.report(key, &q, &answer)
+	return answer, nil
 }
 
-// judge is Apply, and voids what would change the record on the word of an
-// answer that this run never gave.
-func (r *Register) judge(record Record, q Request) Answer {
-	next, answer := Apply(record, q)
-	if next != record && !r.gave(q.Seen) {
-		return Answer{Void: true, Record: record, Reason: fmt.Sprintf(
-			"%s names an answer that this run of the witness has not given, so the request may be of any age: it is to ask anew; "+
-				"the witness has %v", q.From, record)}
+// meet returns the service's entry, and makes one for a service that has none. Of
+// those without a record, which anybody can name, it forgets the one met first
+// when there are too many: its nodes speak again.
+func (r *Register) meet(key serviceKey) *entry {
+	s := &r.services
+	s.Lock()
+	defer s.Unlock()
+	if e := s.byKey[key]; e != nil {
+		return e
 	}
-	return answer
-}
-
-func (r *Register) gave(serial uint64) bool {
-	return serial > r.first && serial <= r.serial.Load()
-}
-
-func (r *Register) number(a Answer) Answer {
-	a.Serial = r.serial.Add(1)
-	return a
-}
-
-func (r *Register) find(key serviceKey) *entry {
-	r.services.Lock()
-	defer r.services.Unlock()
-	return r.services.byKey[key]
-}
-
-// make returns the service's entry, which another request may have made by now.
-func (r *Register) make(key serviceKey) (*entry, error) {
-	r.services.Lock()
-	defer r.services.Unlock()
-	if e := r.services.byKey[key]; e != nil {
-		return e, nil
-	}
-	if len(r.services.byKey) >= r.max {
-		return nil, fmt.Errorf("%w: the witness keeps %d services and takes no more; hint: remove the record of one that is gone, or use another witness",
-			ErrFull, r.max)
+	if len(s.met) >= r.max {
+		delete(s.byKey, s.met[0])
+		s.met = slices.Delete(s.met, 0, 1)
 	}
 	e := &entry{}
-	r.services.byKey[key] = e
-	return e, nil
+	s.byKey[key] = e
+	s.met = append(s.met, key)
+	return e
 }
 
-// store makes the record durable, then current.
+// adopt makes the seat's record durable if it is another one, and the seat
+// current.
+func (r *Register) adopt(e *entry, key serviceKey, next Seat) error {
+	if next.Record != e.seat.Record {
+		if err := r.keep(e, key); err != nil {
+			return err
+		}
+		if err := r.store(e, key, next.Record); err != nil {
+			r.fail(e, key, err)
+			return e.broken
+		}
+	}
+	e.seat = next
+	return nil
+}
+
+// keep makes room for the service's first record. An entry that was forgotten
+// in the meantime may have a successor, and keeps nothing.
+func (r *Register) keep(e *entry, key serviceKey) error {
+	s := &r.services
+	s.Lock()
+	defer s.Unlock()
+	switch {
+	case e.slots != nil:
+		return nil
+	case s.byKey[key] != e:
+		return fmt.Errorf("%w: more than %d services without a record are asked about at once; hint: try again", ErrFull, r.max)
+	case len(s.byKey)-len(s.met) >= r.max:
+		return fmt.Errorf("%w: the witness keeps %d services and takes no more; hint: remove the record of one that is gone, or use another witness",
+			ErrFull, r.max)
+	}
+	s.met = slices.DeleteFunc(s.met, func(k serviceKey) bool { return k == key })
+	return nil
+}
+
+// store makes the record durable.
 func (r *Register) store(e *entry, key serviceKey, record Record) (err error) {
 	payload := appendRecordFile(nil, key, record)
 	if e.slots == nil {
 		e.slots, err = createSlots(r.dir, key.fileName(), recordKind, 0, payload)
-	} else {
-		err = e.slots.store(payload)
-	}
-	if err != nil {
 		return err
 	}
-	e.record = record
-	return nil
+	return e.slots.store(payload)
 }
 
-func (r *Register) report(key serviceKey, q *Request, a Answer) {
+func (r *Register) report(key serviceKey, q *Request, a *Answer) {
 	log := r.log.With("cluster", key.cluster, "service", key.service, "from", q.From, "operator", q.Operator)
-	if a.Granted {
+	switch {
+	case a.Granted:
 		log.Info("granted", "replaces", q.Replaces, "epoch", a.Record.Epoch, "holder", a.Record.Holder, "mode", a.Record.Mode)
-	} else {
+	case a.Void || a.Wait > 0: // the node asks again until that is over
+		log.Debug("not granted yet", "reason", a.Reason)
+	default:
 		log.Info("refused", "reason", a.Reason)
 	}
 }
@@ -262,7 +275,7 @@ func (r *Register) report(key serviceKey, q *Request, a Answer) {
 func (r *Register) Len() int {
 	r.services.Lock()
 	defer r.services.Unlock()
-	return len(r.services.byKey)
+	return len(r.services.byKey) - len(r.services.met)
 }
 
 // Close closes the records. No call may be under way or follow.

@@ -6,8 +6,9 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	. "github.com/twinbd/twinbd/failover"
 	"github.com/twinbd/twinbd/failover/failovertest"
@@ -15,9 +16,24 @@ import (
 
 var quiet = slog.New(slog.DiscardHandler)
 
+// handClock is a clock that is moved by hand. It begins at noon.
+type handClock struct{ passed atomic.Int64 }
+
+func (c *handClock) now() time.Duration     { return noon + time.Duration(c.passed.Load()) }
+func (c *handClock) pass(how time.Duration) { c.passed.Add(int64(how)) }
+
 func openRegister(t *testing.T, dir Directory) *Register {
 	t.Helper()
-	r, err := OpenRegister(dir, RegisterConfig{Log: quiet})
+	return openRegisterAt(t, dir, nil)
+}
+
+func openRegisterAt(t *testing.T, dir Directory, clock *handClock) *Register {
+	t.Helper()
+	config := RegisterConfig{Log: quiet}
+	if clock != nil {
+		config.Clock = clock.now
+	}
+	r, err := OpenRegister(dir, config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,17 +44,23 @@ func openRegister(t *testing.T, dir Directory) *Register {
 // read returns the answer to a query of node a about service s of cluster c.
 func read(t *testing.T, r *Register) Answer {
 	t.Helper()
-	a, err := r.Read(Query{Cluster: "c", Service: "s", From: "a"})
+	return tell(t, r, says("a", View{}))
+}
+
+// tell returns the answer to a query.
+func tell(t *testing.T, r *Register, q Query) Answer {
+	t.Helper()
+	a, err := r.Read(q)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return a
 }
 
-// change asks with a new token and the last answer's number.
+// change asks with a new token and names the last answer.
 func change(t *testing.T, r *Register, q Request) Answer {
 	t.Helper()
-	q.Token, q.Seen = NewToken(), read(t, r).Serial
+	q.Token, q.Seen = NewToken(), read(t, r).Stamp
 	a, err := r.Change(q)
 	if err != nil {
 		t.Fatal(err)
@@ -67,101 +89,6 @@ func TestRegisterKeepsWhatItTold(t *testing.T) {
 	}
 }
 
-func TestRegisterSerialsRise(t *testing.T) {
-	r := openRegister(t, failovertest.NewDisk(1))
-	last := read(t, r).Serial
-	for _, a := range []Answer{read(t, r), change(t, r, first), change(t, r, first), read(t, r)} {
-		if a.Serial <= last {
-			t.Errorf("serial %d after %d", a.Serial, last)
-		}
-		last = a.Serial
-	}
-}
-
-func TestRegisterVoidsWhatAnotherRunSaw(t *testing.T) {
-	disk := failovertest.NewDisk(1)
-	r := openRegister(t, disk)
-	q := first
-	q.Seen = read(t, r).Serial
-	made, err := r.Change(q)
-	if err != nil || !made.Granted {
-		t.Fatal(made, err)
-	}
-	late := ask(replaces(1), mode(Pair))
-	late.Token, late.Seen = NewToken(), made.Serial
-
-	disk.Restart()
-	r = openRegister(t, disk)
-	again, err := r.Change(q)
-	if err != nil || !again.Granted || again.Record != made.Record {
-		t.Errorf("the very request after a restart: %+v, %v", again, err)
-	}
-	void, err := r.Change(late)
-	if err != nil || !void.Void || void.Granted || void.Record != made.Record || !strings.Contains(void.Reason, "ask anew") {
-		t.Errorf("a request of unknown age: %+v, %v", void, err)
-	}
-	late.Seen = void.Serial
-	if a, err := r.Change(late); err != nil || !a.Granted {
-		t.Errorf("asked anew: %+v, %v", a, err)
-	}
-	late.Token, late.Replaces, late.Seen = NewToken(), 2, late.Seen+1000
-	if a, err := r.Change(late); err != nil || !a.Void {
-		t.Errorf("an answer that was never given: %+v, %v", a, err)
-	}
-}
-
-func TestRegisterRefusesNamesThatArePaths(t *testing.T) {
-	disk := failovertest.NewDisk(1)
-	r := openRegister(t, disk)
-	for _, q := range []Request{
-		ask(func(q *Request) { q.Service = "../x" }),
-		ask(func(q *Request) { q.Cluster = "a/b" }),
-		ask(func(q *Request) { q.Service = "" }),
-		ask(holder("")),
-		ask(from("A")),
-	} {
-		if a, err := r.Change(q); !errors.Is(err, ErrBadRequest) {
-			t.Errorf("%+v: %+v, %v", q, a, err)
-		}
-		if q.Holder == "a" {
-			if a, err := r.Read(Query{Cluster: q.Cluster, Service: q.Service, From: q.From}); !errors.Is(err, ErrBadRequest) {
-				t.Errorf("%+v: read %+v, %v", q, a, err)
-			}
-		}
-	}
-	if names, _ := disk.Names(); len(names) != 0 {
-		t.Errorf("files were made: %q", names)
-	}
-}
-
-func TestRegisterIsBounded(t *testing.T) {
-	disk := failovertest.NewDisk(1)
-	r, err := OpenRegister(disk, RegisterConfig{Log: quiet, MaxServices: 2})
-	if err != nil {
-		t.Fatal(err)
-	}
-	prim := func(service string) error {
-		q := first
-		q.Service, q.Token, q.Seen = service, NewToken(), read(t, r).Serial
-		_, err := r.Change(q)
-		return err
-	}
-	// Asking makes nothing: neither a read nor a refused change takes room.
-	for _, service := range []string{"x1", "x2", "x3"} {
-		q := ask(replaces(0))
-		q.Service, q.Seen = service, read(t, r).Serial
-		if a, err := r.Change(q); err != nil || a.Granted {
-			t.Fatalf("%+v, %v", a, err)
-		}
-	}
-	if err := errors.Join(prim("s1"), prim("s2")); err != nil || r.Len() != 2 {
-		t.Fatalf("%d services, %v", r.Len(), err)
-	}
-	if err := prim("s3"); !errors.Is(err, ErrFull) {
-		t.Errorf("third of two: %v", err)
-	}
-}
-
 // One service's damage is its own, is told, and is never painted over.
 func TestRegisterUnusableFiles(t *testing.T) {
 	for _, c := range []struct {
@@ -187,7 +114,7 @@ func TestRegisterUnusableFiles(t *testing.T) {
 			before := disk.Get(recordFile)
 
 			r = openRegister(t, disk)
-			_, err := r.Read(Query{Cluster: "c", Service: "s", From: "a"})
+			_, err := r.Read(says("a", View{}))
 			if !errors.Is(err, ErrUnusable) || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "primforce s") {
 				t.Errorf("read: %v", err)
 			}
@@ -198,7 +125,7 @@ func TestRegisterUnusableFiles(t *testing.T) {
 			if string(disk.Get(recordFile)) != string(before) && c.name != "another service's file" {
 				t.Error("the file was changed")
 			}
-			a, err := r.Read(Query{Cluster: "c", Service: "t", From: "a"})
+			a, err := r.Read(saysOf("t", "a", View{}))
 			if err != nil || a.Record.Epoch != 1 {
 				t.Errorf("the other service: %+v, %v", a, err)
 			}
@@ -231,36 +158,6 @@ func TestRegisterIgnoresForeignFiles(t *testing.T) {
 	}
 	if r := openRegister(t, disk); r.Len() != 0 {
 		t.Errorf("%d services", r.Len())
-	}
-}
-
-// Two nodes ask for the same epoch at once, many times.
-func TestRegisterRace(t *testing.T) {
-	r := openRegister(t, failovertest.NewDisk(1))
-	change(t, r, first)
-	epoch := uint64(1)
-	for range 200 {
-		holds := read(t, r).Record.Holder
-		other := map[string]string{"a": "b", "b": "a"}[holds]
-		if a := change(t, r, ask(from(holds), holder(holds), mode(Pair), replaces(epoch))); !a.Granted {
-			t.Fatalf("pair: %+v", a)
-		}
-		epoch++
-		seen := read(t, r).Serial
-		var answers [2]Answer
-		var both sync.WaitGroup
-		for i, name := range []string{holds, other} {
-			both.Go(func() {
-				q := ask(from(name), holder(name), replaces(epoch))
-				q.Token, q.Seen = NewToken(), seen
-				answers[i], _ = r.Change(q)
-			})
-		}
-		both.Wait()
-		if answers[0].Granted == answers[1].Granted {
-			t.Fatalf("epoch %d: %+v", epoch, answers)
-		}
-		epoch++
 	}
 }
 

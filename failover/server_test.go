@@ -115,11 +115,11 @@ func TestWitness(t *testing.T) {
 			disk := failovertest.NewDisk(1)
 			a, b := connect(t, openRegister(t, disk))
 			ctx := t.Context()
-			seen, err := a.Read(ctx, Query{Service: "s"})
+			seen, err := a.Read(ctx, Query{Service: "s", Timeout: timeout})
 			if err != nil || !seen.Record.Empty() {
 				t.Fatalf("%+v, %v", seen, err)
 			}
-			q := Request{Service: "s", Holder: "a", Mode: Alone, Operator: true, Token: NewToken(), Seen: seen.Serial}
+			q := Request{Service: "s", Holder: "a", Mode: Alone, Operator: true, Token: NewToken(), Seen: seen.Stamp, Timeout: timeout}
 			made, err := a.Change(ctx, q)
 			if err != nil || !made.Granted || made.Record.Holder != "a" {
 				t.Fatalf("%+v, %v", made, err)
@@ -127,31 +127,31 @@ func TestWitness(t *testing.T) {
 			if again, err := a.Change(ctx, q); err != nil || !again.Granted || again.Record != made.Record {
 				t.Errorf("repeat: %+v, %v", again, err)
 			}
-			seen, err = b.Read(ctx, Query{Service: "s", Known: 1})
+			seen, err = b.Read(ctx, Query{Service: "s", Knows: View{1, "a", Alone}, Timeout: timeout})
 			if err != nil || seen.Record != made.Record {
 				t.Errorf("b reads %+v, %v", seen, err)
 			}
-			refused, err := b.Change(ctx, Request{Service: "s", Replaces: 1, Holder: "b", Mode: Alone, Token: NewToken(), Seen: seen.Serial})
+			refused, err := b.Change(ctx, Request{Service: "s", Replaces: 1, Holder: "b", Mode: Alone, Token: NewToken(), Seen: seen.Stamp, Timeout: timeout})
 			if err != nil || refused.Granted || !strings.Contains(refused.Reason, "epoch 1, held by a (alone)") {
 				t.Errorf("b asks: %+v, %v", refused, err)
 			}
-			if _, err := b.Read(ctx, Query{Service: "../s"}); !errors.Is(err, ErrBadRequest) {
+			if _, err := b.Read(ctx, Query{Service: "../s", Timeout: timeout}); !errors.Is(err, ErrBadRequest) {
 				t.Errorf("bad name: %v", err)
 			}
 			disk.FailSyncAt(1)
-			q = Request{Service: "s", Replaces: 1, Holder: "a", Mode: Pair, Token: NewToken(), Seen: seen.Serial}
+			q = Request{Service: "s", Replaces: 1, Holder: "a", Mode: Pair, Token: NewToken(), Seen: seen.Stamp, Timeout: timeout}
 			if answer, err := a.Change(ctx, q); !errors.Is(err, ErrUnusable) || answer != (Answer{}) {
 				t.Errorf("failed flush: %+v, %v", answer, err)
 			}
-			if answer, err := b.Read(ctx, Query{Service: "s"}); !errors.Is(err, ErrUnusable) || answer != (Answer{}) {
+			if answer, err := b.Read(ctx, Query{Service: "s", Timeout: timeout}); !errors.Is(err, ErrUnusable) || answer != (Answer{}) {
 				t.Errorf("after a failed flush: %+v, %v", answer, err)
 			}
-			if answer, err := b.Read(ctx, Query{Service: "other"}); err != nil || !answer.Record.Empty() {
+			if answer, err := b.Read(ctx, Query{Service: "other", Timeout: timeout}); err != nil || !answer.Record.Empty() {
 				t.Errorf("another service: %+v, %v", answer, err)
 			}
 			ended, cancel := context.WithCancel(ctx)
 			cancel()
-			if _, err := a.Read(ended, Query{Service: "s"}); !errors.Is(err, context.Canceled) {
+			if _, err := a.Read(ended, Query{Service: "s", Timeout: timeout}); !errors.Is(err, context.Canceled) {
 				t.Errorf("ended context: %v", err)
 			}
 		})
@@ -166,17 +166,17 @@ func TestServerRestart(t *testing.T) {
 	address := l.Addr().String()
 	stop := serve(t, &Server{Register: openRegister(t, disk), Log: quiet}, l)
 	a := node(t, "a", at(address))
-	seen, err := a.Read(t.Context(), Query{Service: "s"})
+	seen, err := a.Read(t.Context(), Query{Service: "s", Timeout: timeout})
 	if err != nil {
 		t.Fatal(err)
 	}
-	q := Request{Service: "s", Holder: "a", Mode: Alone, Operator: true, Token: NewToken(), Seen: seen.Serial}
+	q := Request{Service: "s", Holder: "a", Mode: Alone, Operator: true, Token: NewToken(), Seen: seen.Stamp, Timeout: timeout}
 	made, err := a.Change(t.Context(), q)
 	if err != nil || !made.Granted {
 		t.Fatalf("%+v, %v", made, err)
 	}
 	stop()
-	if _, err := a.Read(t.Context(), Query{Service: "s"}); err == nil {
+	if _, err := a.Read(t.Context(), Query{Service: "s", Timeout: timeout}); err == nil {
 		t.Error("a witness that is down answered")
 	}
 	disk.PowerCycle()
@@ -194,7 +194,7 @@ func TestClientReplacesDeadConnection(t *testing.T) {
 		serve(t, &Server{Register: openRegister(t, failovertest.NewDisk(1)), Log: quiet, IdleTimeout: time.Second}, n)
 		a := node(t, "a", over(n))
 		for range 3 {
-			if _, err := a.Read(t.Context(), Query{Service: "s"}); err != nil {
+			if _, err := a.Read(t.Context(), Query{Service: "s", Timeout: timeout}); err != nil {
 				t.Error(err)
 			}
 			<-time.After(2 * time.Second) // the server hangs up
@@ -216,11 +216,11 @@ func TestServerRace(t *testing.T) {
 		c := node(t, name, at(l.Addr().String()))
 		both.Go(func() {
 			var seen Answer
-			if seen, errs[i] = c.Read(t.Context(), Query{Service: "s"}); errs[i] != nil {
+			if seen, errs[i] = c.Read(t.Context(), Query{Service: "s", Timeout: timeout}); errs[i] != nil {
 				return
 			}
 			answers[i], errs[i] = c.Change(t.Context(),
-				Request{Service: "s", Replaces: 2, Holder: name, Mode: Alone, Token: NewToken(), Seen: seen.Serial})
+				Request{Service: "s", Replaces: 2, Holder: name, Mode: Alone, Token: NewToken(), Seen: seen.Stamp, Timeout: timeout})
 		})
 	}
 	both.Wait()
@@ -237,7 +237,7 @@ func TestServerRace(t *testing.T) {
 
 // A stranger that says nothing, or stops in the middle, is closed in time.
 func TestServerTimeouts(t *testing.T) {
-	query := QueryFrame(2, Query{Cluster: "c", Service: "s", From: "a"})
+	query := QueryFrame(2, says("a", View{}))
 	for _, c := range []struct {
 		name  string
 		bytes []byte
@@ -278,12 +278,12 @@ func TestServerLimitsConnections(t *testing.T) {
 			held = append(held, conn)
 		}
 		a := node(t, "a", over(n))
-		if _, err := a.Read(t.Context(), Query{Service: "s"}); err == nil {
+		if _, err := a.Read(t.Context(), Query{Service: "s", Timeout: timeout}); err == nil {
 			t.Error("a third of two was answered")
 		}
 		held[0].Close()
 		synctest.Wait()
-		if _, err := a.Read(t.Context(), Query{Service: "s"}); err != nil {
+		if _, err := a.Read(t.Context(), Query{Service: "s", Timeout: timeout}); err != nil {
 			t.Errorf("after one left: %v", err)
 		}
 		held[1].Close()
@@ -322,10 +322,10 @@ func TestServerRefuses(t *testing.T) {
 	}{
 		{"no common version", HelloFrame(2, 9), "the node speaks versions 2 to 9, the witness 1 to 1; hint: upgrade"},
 		{"versions upside down", HelloFrame(3, 1), "malformed message: hello"},
-		{"no hello", QueryFrame(1, Query{Cluster: "c", Service: "s", From: "a"}), "not a hello"},
+		{"no hello", QueryFrame(1, says("a", View{})), "not a hello"},
 		{"unknown message", append(hello, RawFrame(99, 2, nil)...), "type 99"},
 		{"torn message", append(hello, RawFrame(3, 2, []byte("xx"))...), "malformed message: read"},
-		{"bad name", append(hello, QueryFrame(2, Query{Cluster: "c", Service: "../../etc", From: "a"})...), `"../../etc" cannot name a service`},
+		{"bad name", append(hello, QueryFrame(2, saysOf("../../etc", "a", View{}))...), `"../../etc" cannot name a service`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := &Server{Register: openRegister(t, failovertest.NewDisk(1)), Log: quiet}
@@ -384,7 +384,7 @@ func TestClientDeadline(t *testing.T) {
 			return node(t, "a", func(c *ClientConfig) { c.Addresses, c.Dial, c.Timeout = addresses, dial, time.Second })
 		}
 		start := time.Now()
-		if _, err := with("deaf").Read(t.Context(), Query{Service: "s"}); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := with("deaf").Read(t.Context(), Query{Service: "s", Timeout: timeout}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("deaf: %v", err)
 		}
 		if took := time.Since(start); took != time.Second {
@@ -392,7 +392,7 @@ func TestClientDeadline(t *testing.T) {
 		}
 		start = time.Now()
 		both := with("deaf", "good")
-		if _, err := both.Read(t.Context(), Query{Service: "s"}); err != nil {
+		if _, err := both.Read(t.Context(), Query{Service: "s", Timeout: timeout}); err != nil {
 			t.Errorf("second address: %v", err)
 		}
 		if took := time.Since(start); took != time.Second/2 {
@@ -402,7 +402,7 @@ func TestClientDeadline(t *testing.T) {
 		closed := with("deaf")
 		go func() { <-time.After(time.Second / 4); closed.Close() }()
 		start = time.Now()
-		if _, err := closed.Read(t.Context(), Query{Service: "s"}); !errors.Is(err, net.ErrClosed) {
+		if _, err := closed.Read(t.Context(), Query{Service: "s", Timeout: timeout}); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("closed: %v", err)
 		}
 		if took := time.Since(start); took != time.Second/4 {
@@ -414,7 +414,7 @@ func TestClientDeadline(t *testing.T) {
 // A stranger may send anything.
 func FuzzServer(f *testing.F) {
 	f.Add(HelloFrame(1, 1))
-	f.Add(append(HelloFrame(1, 1), QueryFrame(2, Query{Cluster: "c", Service: "s", From: "a"})...))
+	f.Add(append(HelloFrame(1, 1), QueryFrame(2, says("a", View{}))...))
 	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"))
 	disk := failovertest.NewDisk(1)
 	register, err := OpenRegister(disk, RegisterConfig{Log: quiet})

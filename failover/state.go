@@ -31,17 +31,29 @@ func (w Wanted) String() string {
 // NodeState is what a node durably knows of itself and one service. The zero
 // NodeState is that of a node that has just been installed.
 type NodeState struct {
-	Epoch  uint64 // the highest that this node knows; never lowered
-	Holder string // the holder that it last knew; "" for none
+	// View is the newest record that this node knows; its epoch never falls.
+	View View
+
+	// Known is the highest number that this node knows, was told, has promised
+	// by or has asked for; at least View.Epoch. It never falls, and what this
+	// node asks for next is above it.
+	Known uint64
 
 	// InStep is the epoch in which this node, as the secondary, was told that
-	// it is consistent and has everything; 0 when it is not in step. It is what
-	// a request to take over names.
+	// it is consistent and has everything; 0 when it never was.
 	InStep uint64
 
 	// Promise is the number of the promise not to serve that binds this node,
 	// 0 when none does.
 	Promise uint64
+
+	// Held is the number of the peer's promise that this node holds: it may go
+	// on alone by it. 0 for none.
+	Held uint64
+
+	// Disowned is the highest number of a promise that this node has given up,
+	// or will never take.
+	Disowned uint64
 
 	Maintenance bool // no automatic failover, no checks
 	Wanted      Wanted
@@ -49,24 +61,31 @@ type NodeState struct {
 
 // check refuses a state that contradicts itself, or takes back what old says.
 func (n *NodeState) check(old NodeState) error {
+	if err := n.View.check(); err != nil {
+		return err
+	}
 	switch {
-	case n.Epoch < old.Epoch:
-		return fmt.Errorf("epoch %d would be lowered to %d", old.Epoch, n.Epoch)
-	case n.Epoch > MaxEpoch || n.Promise > MaxEpoch:
-		return fmt.Errorf("epoch %d or promise %d is above %d", n.Epoch, n.Promise, uint64(MaxEpoch))
-	case n.InStep > n.Epoch:
-		return fmt.Errorf("in step in epoch %d, which is above the highest known, %d", n.InStep, n.Epoch)
+	case n.View.Epoch < old.View.Epoch || n.Known < old.Known || n.Disowned < old.Disowned:
+		return fmt.Errorf("epoch %d, known %d and disowned %d would become %d, %d and %d; none of them falls",
+			old.View.Epoch, old.Known, old.Disowned, n.View.Epoch, n.Known, n.Disowned)
+	case n.View.Epoch == old.View.Epoch && n.View != old.View:
+		return fmt.Errorf("%v would become %v, and an epoch has one record", old.View, n.View)
+	case n.Known > MaxEpoch:
+		return fmt.Errorf("known %d is above %d", n.Known, uint64(MaxEpoch))
+	case n.Known < max(n.View.Epoch, n.InStep, n.Promise, n.Held, n.Disowned):
+		return fmt.Errorf("known %d is below the epoch %d, in step %d, promise %d, held %d or disowned %d",
+			n.Known, n.View.Epoch, n.InStep, n.Promise, n.Held, n.Disowned)
+	case n.Held != 0 && n.Held <= n.Disowned:
+		return fmt.Errorf("holds the promise %d and has disowned all up to %d", n.Held, n.Disowned)
 	case n.Wanted > WantStop:
 		return fmt.Errorf("%v is neither start nor stop", n.Wanted)
-	case n.Holder != "":
-		return CheckName("holder", n.Holder)
 	}
 	return nil
 }
 
 // stateKind is the form of a node state's file: cluster, node and service, each
-// a name as in a message; epoch 8, in step 8, promise 8, holder: name, wanted 1,
-// flags 1 (1: maintenance).
+// a name as in a message; view as in a message; known, in step, promise, held and
+// disowned, 8 each; wanted 1, flags 1 (1: maintenance).
 var stateKind = slotKind{magic: 0x7477_6264_4e6f_6431, version: 1} // "twbdNod1"
 
 const flagMaintenance = 1 << 0
@@ -157,18 +176,19 @@ func appendState(b []byte, o StateOwner, n NodeState) []byte {
 	b = appendName(b, o.Cluster)
 	b = appendName(b, o.Node)
 	b = appendName(b, o.Service)
-	b = binary.BigEndian.AppendUint64(b, n.Epoch)
-	b = binary.BigEndian.AppendUint64(b, n.InStep)
-	b = binary.BigEndian.AppendUint64(b, n.Promise)
-	b = appendName(b, n.Holder)
+	b = n.View.append(b)
+	for _, number := range []uint64{n.Known, n.InStep, n.Promise, n.Held, n.Disowned} {
+		b = binary.BigEndian.AppendUint64(b, number)
+	}
 	return append(b, byte(n.Wanted), flagIf(n.Maintenance, flagMaintenance))
 }
 
 func decodeState(b []byte, owner StateOwner) (n NodeState, err error) {
 	d := decoder{b: b}
 	found := StateOwner{Cluster: d.name(), Node: d.name(), Service: d.name()}
-	n.Epoch, n.InStep, n.Promise = d.uint64(), d.uint64(), d.uint64()
-	n.Holder, n.Wanted = d.name(), Wanted(d.uint8())
+	n.View = d.view()
+	n.Known, n.InStep, n.Promise, n.Held, n.Disowned = d.uint64(), d.uint64(), d.uint64(), d.uint64(), d.uint64()
+	n.Wanted = Wanted(d.uint8())
 	n.Maintenance = d.flags(flagMaintenance)&flagMaintenance != 0
 	if err := d.end("state"); err != nil {
 		return NodeState{}, err

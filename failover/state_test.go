@@ -32,9 +32,10 @@ func TestStateKeeps(t *testing.T) {
 	}
 	for _, n := range []NodeState{
 		{},
-		{Epoch: 3, Holder: "b", InStep: 3},
-		{Epoch: 4, Holder: "a", Promise: 9, Maintenance: true, Wanted: WantStop},
-		{Epoch: 4},
+		{View: View{3, "b", Pair}, Known: 3, InStep: 3},
+		{View: View{3, "b", Pair}, Known: 9, InStep: 3, Promise: 9, Maintenance: true, Wanted: WantStop},
+		{View: View{4, "a", Alone}, Known: 12, Held: 12, Disowned: 7},
+		{View: View{13, "a", Alone}, Known: 13, InStep: 12, Disowned: 12},
 	} {
 		if err := s.Store(n); err != nil {
 			t.Fatal(err)
@@ -48,31 +49,49 @@ func TestStateKeeps(t *testing.T) {
 
 func TestStateRefusesNonsense(t *testing.T) {
 	s := openState(t, failovertest.NewDisk(1))
-	good := NodeState{Epoch: 5, Holder: "a", InStep: 5}
+	good := NodeState{View: View{5, "a", Pair}, Known: 8, InStep: 5, Promise: 8, Disowned: 3}
 	if err := s.Store(good); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
-		state NodeState
-		want  string
+		change func(*NodeState)
+		want   string
 	}{
-		{NodeState{Epoch: 4}, "epoch 5 would be lowered to 4"},
-		{NodeState{Epoch: 5, InStep: 6}, "above the highest known"},
-		{NodeState{Epoch: MaxEpoch + 1}, "is above"},
-		{NodeState{Epoch: 5, Promise: MaxEpoch + 1}, "is above"},
-		{NodeState{Epoch: 5, Wanted: 2}, "neither start nor stop"},
-		{NodeState{Epoch: 5, Holder: "../a"}, "cannot name a holder"},
+		{func(n *NodeState) { n.View.Epoch = 4 }, "epoch 5, known 8 and disowned 3 would become 4, 8 and 3"},
+		{func(n *NodeState) { n.View = View{} }, "none of them falls"},
+		{func(n *NodeState) { n.Known, n.Promise = 7, 0 }, "none of them falls"},
+		{func(n *NodeState) { n.Disowned = 2 }, "none of them falls"},
+		{func(n *NodeState) { n.View.Holder = "b" }, "an epoch has one record"},
+		{func(n *NodeState) { n.View.Mode = Alone }, "an epoch has one record"},
+		{func(n *NodeState) { n.View.Epoch, n.View.Mode = 6, 0 }, "none is not a mode"},
+		{func(n *NodeState) { n.View = View{6, "../a", Pair} }, "cannot name a holder"},
+		{func(n *NodeState) { n.View.Epoch = 9 }, "known 8 is below the epoch 9"},
+		{func(n *NodeState) { n.InStep = 9 }, "in step 9"},
+		{func(n *NodeState) { n.Promise = 9 }, "promise 9"},
+		{func(n *NodeState) { n.Held = 9 }, "held 9"},
+		{func(n *NodeState) { n.Disowned = 9 }, "disowned 9"},
+		{func(n *NodeState) { n.Held = 3 }, "holds the promise 3 and has disowned all up to 3"},
+		{func(n *NodeState) { n.View.Epoch, n.Known = MaxEpoch+1, MaxEpoch+1 }, "is above"},
+		{func(n *NodeState) { n.Known = MaxEpoch + 1 }, "is above"},
+		{func(n *NodeState) { n.Wanted = 2 }, "neither start nor stop"},
 	} {
-		if err := s.Store(c.state); err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%+v: %v", c.state, err)
+		bad := good
+		c.change(&bad)
+		if err := s.Store(bad); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%+v: %v", bad, err)
 		}
 		if s.State() != good {
 			t.Fatalf("%+v was taken over", s.State())
 		}
 	}
-	if err := s.Store(NodeState{Epoch: 6}); err != nil {
+	if err := s.Store(NodeState{View: View{6, "b", Alone}, Known: 8, Held: 8, Disowned: 7}); err != nil {
 		t.Errorf("after a refusal: %v", err)
 	}
+}
+
+// stateAt is a state at that epoch, in step or not.
+func stateAt(epoch, inStep uint64) NodeState {
+	return NodeState{View: View{epoch, "a", Pair}, Known: epoch, InStep: inStep}
 }
 
 func TestStateUnusableFile(t *testing.T) {
@@ -89,7 +108,7 @@ func TestStateUnusableFile(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			disk := failovertest.NewDisk(1)
 			change(t, openRegister(t, disk), first)
-			if err := openState(t, disk).Store(NodeState{Epoch: 3}); err != nil {
+			if err := openState(t, disk).Store(stateAt(3, 0)); err != nil {
 				t.Fatal(err)
 			}
 			disk.Restart()
@@ -105,13 +124,13 @@ func TestStateUnusableFile(t *testing.T) {
 func otherState() []byte {
 	disk := failovertest.NewDisk(2)
 	s, _, _ := OpenState(disk, StateOwner{Cluster: "c", Node: "b", Service: "s"})
-	s.Store(NodeState{Epoch: 7})
+	s.Store(stateAt(7, 0))
 	return disk.Get(stateName)
 }
 
 func TestStateTellsOfDamage(t *testing.T) {
 	disk := failovertest.NewDisk(1)
-	want := NodeState{Epoch: 3, InStep: 3}
+	want := stateAt(3, 3)
 	if err := openState(t, disk).Store(want); err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +149,7 @@ func TestStateTellsOfDamage(t *testing.T) {
 // Whatever step fails, a state that Store took is there, and after a failure
 // nothing is taken any more.
 func TestStatePowerCutAnywhere(t *testing.T) {
-	states := []NodeState{{Epoch: 1}, {Epoch: 2, InStep: 2}, {Epoch: 3}}
+	states := []NodeState{stateAt(1, 0), stateAt(2, 2), stateAt(3, 0)}
 	for cut := 1; ; cut++ {
 		for seed := range uint64(8) {
 			disk := failovertest.NewDisk(seed)
@@ -165,12 +184,12 @@ func TestStateFailedFlush(t *testing.T) {
 		disk := failovertest.NewDisk(1)
 		s := openState(t, disk)
 		disk.FailSyncAt(nth)
-		first := s.Store(NodeState{Epoch: 1})
-		second := s.Store(NodeState{Epoch: 2})
+		first := s.Store(stateAt(1, 0))
+		second := s.Store(stateAt(2, 0))
 		if (first != nil) != (nth < 3) || second == nil || !strings.Contains(second.Error(), "check the disk") {
 			t.Errorf("flush %d: %v, then %v", nth, first, second)
 		}
-		if err := s.Store(NodeState{Epoch: 3}); err == nil {
+		if err := s.Store(stateAt(3, 0)); err == nil {
 			t.Errorf("flush %d: taken after a failure", nth)
 		}
 		disk.Restart()

@@ -70,10 +70,10 @@ func TestServerIdentity(t *testing.T) {
 	} {
 		d := tls.Dialer{Config: &tls.Config{Certificates: c.keys, InsecureSkipVerify: true}}
 		client := node(t, c.name, at(l.Addr().String()), func(config *ClientConfig) { config.Dial = d.DialContext })
-		if _, err := client.Read(t.Context(), Query{Service: "s"}); !errors.Is(err, c.want) {
+		if _, err := client.Read(t.Context(), Query{Service: "s", Timeout: timeout}); !errors.Is(err, c.want) {
 			t.Errorf("%s: read: %v, want %v", c.name, err, c.want)
 		}
-		q := Request{Service: "s", Holder: c.name, Mode: Alone, Operator: true, Token: NewToken()}
+		q := Request{Service: "s", Holder: c.name, Mode: Alone, Operator: true, Token: NewToken(), Timeout: timeout}
 		if _, err := client.Change(t.Context(), q); !errors.Is(err, c.want) {
 			t.Errorf("%s: change: %v, want %v", c.name, err, c.want)
 		}
@@ -88,7 +88,7 @@ func TestServerIdentity(t *testing.T) {
 		"without TLS": func(*ClientConfig) {},
 	} {
 		client := node(t, "a", at(l.Addr().String()), dial)
-		if answer, err := client.Read(t.Context(), Query{Service: "s"}); err == nil {
+		if answer, err := client.Read(t.Context(), Query{Service: "s", Timeout: timeout}); err == nil {
 			t.Errorf("%s: %+v", name, answer)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -17,11 +18,15 @@ import (
 //
 //	hello    lowest version 2, highest version 2 (whatever follows is ignored)
 //	welcome  version 2 (whatever follows is ignored)
-//	read     cluster, service, from: names; known 8, seen 8, flags 1 (1: serving)
-//	change   cluster, service, from: names; replaces 8, raise to 8, holder: name, mode 1, flags 1 (1: operator), token 16, seen 8
-//	answer   flags 1 (1: granted, 2: void), serial 8, record, reason: text
+//	read     cluster, service, from: names; knows: view, seen: stamp, timeout: duration, flags 1 (1: serving)
+//	change   cluster, service, from: names; replaces 8, raise to 8, claim 8, holder: name, mode 1, flags 1 (1: operator),
+//	         token 16, seen: stamp, timeout: duration
+//	answer   flags 1 (1: granted, 2: void, 4: renewed), wait: duration, stamp, record, reason: text
 //	failure  code 2, reason: text
-//	record   epoch 8, holder: name, mode 1, token 16, digest 32
+//	record   view, token 16, digest 32, timeout: duration
+//	view     epoch 8, holder: name, mode 1; all zero for none
+//	stamp    run 8, at: duration; both zero for none
+//	duration 8: nanoseconds, at most 2^63-1
 //
 // The form of change is also what a Digest is made of, and that of a record is
 // also what a file holds: neither changes when a later version of the protocol
@@ -36,6 +41,7 @@ const (
 	flagOperator = 1 << 0 // change
 	flagGranted  = 1 << 0 // answer
 	flagVoid     = 1 << 1 // answer
+	flagRenewed  = 1 << 2 // answer
 )
 
 var errMalformed = errors.New("malformed message")
@@ -44,15 +50,16 @@ func (q *Query) append(b []byte) []byte {
 	b = appendName(b, q.Cluster)
 	b = appendName(b, q.Service)
 	b = appendName(b, q.From)
-	b = binary.BigEndian.AppendUint64(b, q.Known)
-	b = binary.BigEndian.AppendUint64(b, q.Seen)
+	b = q.Knows.append(b)
+	b = q.Seen.append(b)
+	b = appendDuration(b, q.Timeout)
 	return append(b, flagIf(q.Serving, flagServing))
 }
 
 func decodeQuery(b []byte) (q Query, err error) {
 	d := decoder{b: b}
 	q.Cluster, q.Service, q.From = d.name(), d.name(), d.name()
-	q.Known, q.Seen = d.uint64(), d.uint64()
+	q.Knows, q.Seen, q.Timeout = d.view(), d.stamp(), d.duration()
 	q.Serving = d.flags(flagServing)&flagServing != 0
 	return q, d.end("read")
 }
@@ -63,46 +70,62 @@ func (q *Request) append(b []byte) []byte {
 	b = appendName(b, q.From)
 	b = binary.BigEndian.AppendUint64(b, q.Replaces)
 	b = binary.BigEndian.AppendUint64(b, q.RaiseTo)
+	b = binary.BigEndian.AppendUint64(b, q.Claim)
 	b = appendName(b, q.Holder)
 	b = append(b, byte(q.Mode), flagIf(q.Operator, flagOperator))
 	b = append(b, q.Token[:]...)
-	return binary.BigEndian.AppendUint64(b, q.Seen)
+	b = q.Seen.append(b)
+	return appendDuration(b, q.Timeout)
 }
 
 func decodeRequest(b []byte) (q Request, err error) {
 	d := decoder{b: b}
 	q.Cluster, q.Service, q.From = d.name(), d.name(), d.name()
-	q.Replaces, q.RaiseTo = d.uint64(), d.uint64()
+	q.Replaces, q.RaiseTo, q.Claim = d.uint64(), d.uint64(), d.uint64()
 	q.Holder, q.Mode = d.name(), Mode(d.uint8())
 	q.Operator = d.flags(flagOperator)&flagOperator != 0
 	d.copy(q.Token[:])
-	q.Seen = d.uint64()
+	q.Seen, q.Timeout = d.stamp(), d.duration()
 	return q, d.end("change")
 }
 
 func (a *Answer) append(b []byte) []byte {
-	b = append(b, flagIf(a.Granted, flagGranted)|flagIf(a.Void, flagVoid))
-	b = binary.BigEndian.AppendUint64(b, a.Serial)
+	b = append(b, flagIf(a.Granted, flagGranted)|flagIf(a.Void, flagVoid)|flagIf(a.Renewed, flagRenewed))
+	b = appendDuration(b, a.Wait)
+	b = a.Stamp.append(b)
 	b = a.Record.append(b)
 	return appendText(b, a.Reason)
 }
 
 func decodeAnswer(b []byte) (a Answer, err error) {
 	d := decoder{b: b}
-	flags := d.flags(flagGranted | flagVoid)
-	a.Granted, a.Void = flags&flagGranted != 0, flags&flagVoid != 0
-	a.Serial = d.uint64()
+	flags := d.flags(flagGranted | flagVoid | flagRenewed)
+	a.Granted, a.Void, a.Renewed = flags&flagGranted != 0, flags&flagVoid != 0, flags&flagRenewed != 0
+	a.Wait, a.Stamp = d.duration(), d.stamp()
 	a.Record = d.record()
 	a.Reason = d.text()
 	return a, d.end("answer")
 }
 
 func (r *Record) append(b []byte) []byte {
-	b = binary.BigEndian.AppendUint64(b, r.Epoch)
-	b = appendName(b, r.Holder)
-	b = append(b, byte(r.Mode))
+	b = r.View().append(b)
 	b = append(b, r.Token[:]...)
-	return append(b, r.Digest[:]...)
+	b = append(b, r.Digest[:]...)
+	return appendDuration(b, r.Timeout)
+}
+
+func (v View) append(b []byte) []byte {
+	b = binary.BigEndian.AppendUint64(b, v.Epoch)
+	b = appendName(b, v.Holder)
+	return append(b, byte(v.Mode))
+}
+
+func (s Stamp) append(b []byte) []byte {
+	return appendDuration(binary.BigEndian.AppendUint64(b, s.Run), s.At)
+}
+
+func appendDuration(b []byte, t time.Duration) []byte {
+	return binary.BigEndian.AppendUint64(b, uint64(t))
 }
 
 func appendName(b []byte, s string) []byte {
@@ -198,18 +221,41 @@ func (d *decoder) text() string {
 	return s
 }
 
+// duration refuses a negative one.
+func (d *decoder) duration() time.Duration {
+	t := time.Duration(d.uint64())
+	d.bad = d.bad || t < 0
+	return t
+}
+
+// view accepts an empty one, or a whole one.
+func (d *decoder) view() View {
+	v := View{Epoch: d.uint64(), Holder: d.name(), Mode: Mode(d.uint8())}
+	d.bad = d.bad || v.check() != nil
+	return v
+}
+
+// stamp accepts an empty one, or a whole one.
+func (d *decoder) stamp() Stamp {
+	s := Stamp{Run: d.uint64(), At: d.duration()}
+	d.bad = d.bad || s.Run == 0 && s.At != 0
+	return s
+}
+
 // record accepts an empty one, or a whole one.
 func (d *decoder) record() (r Record) {
-	r.Epoch, r.Holder, r.Mode = d.uint64(), d.name(), Mode(d.uint8())
+	v := d.view()
+	r.Epoch, r.Holder, r.Mode = v.Epoch, v.Holder, v.Mode
 	d.copy(r.Token[:])
 	d.copy(r.Digest[:])
+	r.Timeout = d.duration()
 	switch {
 	case d.bad:
 		return Record{}
 	case r.Empty():
 		d.bad = r != Record{}
 	default:
-		d.bad = r.Epoch > MaxEpoch || !r.Mode.valid() || CheckName("holder", r.Holder) != nil
+		d.bad = checkTimeout(r.Timeout) != nil
 	}
 	return r
 }

@@ -12,8 +12,10 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twinbd/twinbd/internal/block"
 )
@@ -21,16 +23,21 @@ import (
 var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
 
 var (
-	sampleRecord = Record{Epoch: 0x0102030405060708 % MaxEpoch, Holder: "alpha", Mode: Alone, Token: Token{1, 2}, Digest: Digest{3, 4}}
+	sampleRecord = Record{Epoch: 0x0102030405060708 % MaxEpoch, Holder: "alpha", Mode: Alone, Token: Token{1, 2}, Digest: Digest{3, 4},
+		Timeout: 3 * time.Second}
 
-	sampleQuery = Query{Cluster: "systel", Service: "postgres", From: "beta", Serving: true, Known: 7, Seen: 9}
+	sampleQuery = Query{Cluster: "systel", Service: "postgres", From: "beta", Serving: true,
+		Knows: View{7, "alpha", Pair}, Seen: Stamp{0xcafe, time.Minute}, Timeout: 3 * time.Second}
 
 	sampleRequest = Request{
-		Cluster: "systel", Service: "postgres", From: "alpha", Replaces: 7, RaiseTo: 40,
-		Holder: "beta", Mode: Pair, Operator: true, Token: Token{0xaa, 0xbb}, Seen: 9,
+		Cluster: "systel", Service: "postgres", From: "alpha", Replaces: 7, RaiseTo: 40, Claim: 39,
+		Holder: "beta", Mode: Pair, Operator: true, Token: Token{0xaa, 0xbb}, Seen: Stamp{0xcafe, time.Minute}, Timeout: 3 * time.Second,
 	}
 
-	sampleAnswer = Answer{Granted: true, Void: true, Record: sampleRecord, Reason: "because – so", Serial: 11}
+	sampleAnswer = Answer{Granted: true, Void: true, Renewed: true, Wait: time.Second, Record: sampleRecord, Reason: "because – so",
+		Stamp: Stamp{0xcafe, time.Hour}}
+
+	sampleState = NodeState{View: View{7, "beta", Pair}, Known: 12, InStep: 6, Promise: 9, Held: 11, Disowned: 10, Maintenance: true, Wanted: WantStop}
 )
 
 // The bytes on the wire and on the disk, as they are for ever.
@@ -50,7 +57,7 @@ func TestGolden(t *testing.T) {
 		"record-file": slot(recordKind,
 			appendRecordFile(nil, serviceKey{"systel", "postgres"}, sampleRecord)),
 		"state-file": slot(stateKind, appendState(nil, StateOwner{"systel", "alpha", "postgres"},
-			NodeState{Epoch: 7, Holder: "beta", InStep: 6, Promise: 9, Maintenance: true, Wanted: WantStop})),
+			sampleState)),
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join("testdata", name+".hex")
@@ -97,20 +104,21 @@ func TestMessagesReturn(t *testing.T) {
 // Every field is in the digest.
 func TestDigestCoversAll(t *testing.T) {
 	digests := map[Digest]string{sampleRequest.digest(): "none"}
-	fields := reflect.TypeFor[Request]()
-	for i := range fields.NumField() {
+	for _, leaf := range leaves(reflect.TypeFor[Request](), nil) {
 		q := sampleRequest
-		switch f := reflect.ValueOf(&q).Elem().Field(i); f.Kind() {
+		switch f := reflect.ValueOf(&q).Elem().FieldByIndex(leaf); f.Kind() {
 		case reflect.String:
 			f.SetString(f.String() + "x")
 		case reflect.Bool:
 			f.SetBool(!f.Bool())
 		case reflect.Array:
 			f.Index(3).SetUint(1)
+		case reflect.Int64:
+			f.SetInt(f.Int() + 1)
 		default:
 			f.SetUint(f.Uint() + 1)
 		}
-		name := fields.Field(i).Name
+		name := reflect.TypeFor[Request]().FieldByIndex(leaf).Name
 		if other, ok := digests[q.digest()]; ok {
 			t.Errorf("changing %s changes as little as changing %s", name, other)
 		}
@@ -118,9 +126,26 @@ func TestDigestCoversAll(t *testing.T) {
 	}
 }
 
+// leaves are the fields that have none of their own.
+func leaves(of reflect.Type, at []int) (all [][]int) {
+	for i := range of.NumField() {
+		index := append(slices.Clone(at), i)
+		if f := of.Field(i); f.Type.Kind() == reflect.Struct {
+			all = append(all, leaves(f.Type, index)...)
+		} else {
+			all = append(all, index)
+		}
+	}
+	return all
+}
+
 func TestMalformed(t *testing.T) {
 	request, answer := sampleRequest.append(nil), sampleAnswer.append(nil)
 	empty := (&Answer{}).append(nil)
+	query := (&Query{Cluster: "c", Service: "s", From: "a", Knows: View{7, "a", Pair}, Timeout: 1}).append(nil)
+	noRun := Query{Cluster: "c", Service: "s", From: "a", Seen: Stamp{At: 1}, Timeout: 1}
+	timeless := sampleAnswer
+	timeless.Record.Timeout = 0
 	with := func(b []byte, at int, value byte) []byte {
 		b = bytes.Clone(b)
 		b[at] = value
@@ -132,15 +157,22 @@ func TestMalformed(t *testing.T) {
 	}{
 		{"request cut", second(decodeRequest(request[:len(request)-1]))},
 		{"request with more", second(decodeRequest(append(bytes.Clone(request), 0)))},
-		{"request with unknown flag", second(decodeRequest(with(request, len(request)-25, 2)))},
+		{"request with unknown flag", second(decodeRequest(with(request, len(request)-41, 2)))},
+		{"request with negative timeout", second(decodeRequest(with(request, len(request)-8, 0x80)))},
+		{"request with negative stamp", second(decodeRequest(with(request, len(request)-16, 0x80)))},
 		{"empty request", second(decodeRequest(nil))},
 		{"query with more", second(decodeQuery(append(sampleQuery.append(nil), 0)))},
+		{"query with wild view", second(decodeQuery(with(query, 16, 0)))},
+		{"query with stamp of no run", second(decodeQuery(noRun.append(nil)))},
 		{"answer cut", second(decodeAnswer(answer[:20]))},
-		{"answer with unknown flag", second(decodeAnswer(with(answer, 0, 4)))},
-		{"epoch above the highest", second(decodeAnswer(with(answer, 9, 0xff)))},
-		{"wild holder", second(decodeAnswer(with(answer, 18, '/')))},
-		{"wild mode", second(decodeAnswer(with(answer, 23, 3)))},
-		{"empty record with a mode", second(decodeAnswer(with(empty, 18, 1)))},
+		{"answer with unknown flag", second(decodeAnswer(with(answer, 0, 8)))},
+		{"negative wait", second(decodeAnswer(with(answer, 1, 0x80)))},
+		{"epoch above the highest", second(decodeAnswer(with(answer, 25, 0xff)))},
+		{"wild holder", second(decodeAnswer(with(answer, 34, '/')))},
+		{"wild mode", second(decodeAnswer(with(answer, 39, 3)))},
+		{"record without a timeout", second(decodeAnswer(timeless.append(nil)))},
+		{"empty record with a mode", second(decodeAnswer(with(empty, 34, 1)))},
+		{"empty record with a timeout", second(decodeAnswer(with(empty, 90, 1)))},
 		{"reason with an escape", second(decodeAnswer(with(answer, len(answer)-1, 0x1b)))},
 		{"reason that is no UTF-8", second(decodeAnswer(with(answer, len(answer)-1, 0xff)))},
 	} {
@@ -196,7 +228,7 @@ func FuzzMessages(f *testing.F) {
 	f.Add((&Answer{}).append(nil))
 	f.Add(failureBody(ErrFull))
 	f.Add(appendRecordFile(nil, serviceKey{"c", "s"}, sampleRecord))
-	f.Add(appendState(nil, StateOwner{"c", "n", "s"}, NodeState{Epoch: 3}))
+	f.Add(appendState(nil, StateOwner{"c", "n", "s"}, sampleState))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		same := func(what string, again []byte, err error) {
 			if err == nil && !bytes.Equal(again, b) {

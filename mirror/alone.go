@@ -17,6 +17,7 @@ import (
 type aloneState struct {
 	asked   bool // the arbiter was asked and has not answered
 	parting bool // the new generation is being written
+	owes    int  // flushes that must end before more is acknowledged alone
 }
 
 // hold keeps an op that both disks do not have until it may be acknowledged.
@@ -53,7 +54,7 @@ func (e *Engine) mayAcknowledge(o *op) bool {
 		return false
 	case e.session.state == Mirroring:
 		return true // the resync has copied it
-	case e.right != RightAlone:
+	case e.right != RightAlone, e.alone.owes > 0:
 		return false
 	case e.session.state == Resyncing:
 		return true // the peer is durably inconsistent, which is fence enough
@@ -115,6 +116,17 @@ func (e *Engine) newGeneration() {
 	}
 	e.header.Base = e.header.Generation
 	e.header.Advance(next)
+}
+
+// partAgain: the peer was an equal once more, while the right to be alone was still
+// there. What both have acknowledged since is flushed before anything is
+// acknowledged alone, as when that right is asked for.
+func (e *Engine) partAgain() {
+	e.alone.owes++
+	e.rounds.whenDone(e, func() {
+		e.alone.owes--
+		e.acknowledgeHeld()
+	})
 }
 
 // seekAlone asks the arbiter for the right to go on without the peer, once the

@@ -90,18 +90,23 @@ func (d *duo) run() {
 }
 
 func pass(from, to *Link) (any bool) {
-	out := from.Output()
-	for _, b := range out {
-		n := len(b)
-		for len(b) > 0 {
-			k := copy(to.Room(), b)
-			if to.Received(k) != nil || k == 0 {
+	for _, b := range from.Output() {
+		n := 0
+		for n < len(b) {
+			k := copy(to.Room(), b[n:])
+			if k == 0 {
+				break // it takes more when it is done with what it has
+			}
+			if to.Received(k) != nil {
 				return false
 			}
-			b = b[k:]
+			n += k
 		}
 		from.Sent(n)
-		any = true
+		any = any || n > 0
+		if n < len(b) {
+			break
+		}
 	}
 	return any
 }

@@ -98,33 +98,7 @@ func (p *pair) fence(r *clientRequest) {
 
 // empty asserts that a quiet engine holds nothing (rule 15).
 func (p *pair) empty(n *simNode) {
-	e := n.engine
-	w := &e.follower
-	for _, held := range [...]struct {
-		what string
-		n    int
-	}{
-		{"operations", e.ops.used}, {"orphans", e.ops.orphans}, {"locks", e.locks.all}, {"narrow locks", e.locks.narrow},
-		{"run", len(e.run)}, {"freed locks", len(e.free)}, {"frozen", e.frozen.length}, {"held", e.held.length},
-		{"stalled", e.window.stalled.length}, {"starved", e.marks.starved.length}, {"waiting", e.marks.waiting.length},
-		{"unacknowledged", e.window.count}, {"window", int(e.window.next - e.window.oldest)},
-		{"flushing", e.rounds.waiting.length + e.rounds.current.length}, {"waiting for rounds", len(e.rounds.then) + len(e.rounds.thenCurrent)},
-		{"waiting for metadata", len(e.meta.after)},
-		{"tasks for the peer", w.tasks + w.bulk}, {"answers to the peer", len(w.acks) + len(w.flushes) + len(w.copies)},
-		{"copies", len(e.resync.runs) + e.resync.reads}, {"sums", len(e.verify.runs) + e.verify.reads},
-		{"remote reads", len(e.remote.reads) + e.remote.later.length}, {"bytes of remote reads", int(e.remote.asking + e.remote.served)},
-		{"received memory", max(0, e.session.data.pools[0].Used()-block.ChunkSize)},
-		{"received bulk memory", max(0, e.session.bulk.pools[0].Used()-2*block.ChunkSize)},
-		{"sent memory", max(0, e.session.data.pools[1].Used()-block.ChunkSize)},
-		{"sent bulk memory", max(0, e.session.bulk.pools[1].Used()-2*block.ChunkSize)},
-	} {
-		if held.n != 0 {
-			p.fail("%s is quiet and holds %d %s", n.name, held.n, held.what)
-		}
-	}
-	in := 0
-	e.marks.intents.Each(func(i *bitmap.Entry) bool { in += int(i.InFlight); return true })
-	if in != 0 {
-		p.fail("%s is quiet and has %d writes in flight in its intents", n.name, in)
+	if what, held := n.engine.Held(); held != 0 {
+		p.fail("%s is quiet and holds %d %s", n.name, held, what)
 	}
 }

@@ -170,6 +170,9 @@ func decideFailed(a, b Hello) Verdict {
 	case a.Primary && hasData(b) && newerOrSame(b, a):
 		return Verdict{ActionHost, b.Node, fmt.Sprintf("the disk of %s has failed, it serves from %s", a.Node, b.Node)}
 	}
+	if !hasData(b) || !newerOrSame(b, a) {
+		return Verdict{ActionWait, "", fmt.Sprintf("the disk of %s has failed, and %s may lack writes that it holds", a.Node, b.Node)}
+	}
 	return Verdict{ActionWait, "", fmt.Sprintf("the disk of %s has failed: replace it and run `twinbd create`", a.Node)}
 }
 

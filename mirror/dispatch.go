@@ -98,7 +98,6 @@ func (e *Engine) acks(f *Frame) error {
 			return err
 		}
 	}
-	e.window.relaunch(e)
 	return nil
 }
 

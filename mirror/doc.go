@@ -13,7 +13,8 @@
 //
 //	Submit     admit.go     cut to pieces, range lock (rule 7)
 //	           intents.go   wait until the intents of its regions are durable (rule 1)
-//	launch     write.go     put into the run for the peer, then a task for the local disk
+//	launch     write.go     wait for room (backlog.go, window.go), then into the run for
+//	                        the peer, then a task for the local disk
 //	finished   write.go     the local disk has taken it
 //	acks       window.go    the peer says that its disk has (rule 2)
 //	           flush.go     FUA: wait for a flush of both disks (rule 3)
@@ -46,7 +47,7 @@
 //
 // # Reading order
 //
-// engine, op, admit, intents, write, window, flush, alone: a request's way.
+// engine, op, admit, intents, write, backlog, window, flush, alone: a request's way.
 // session, meet, decide, dispatch, frame, link: the peer. follower: what a
 // secondary does. resync, verify, remote: the long stories. locks, marks, meta:
 // what they stand on.

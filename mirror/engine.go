@@ -3,6 +3,7 @@
 package mirror
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"time"
@@ -28,9 +29,13 @@ type Config struct {
 	// failed (rule 8): 10 s.
 	DiskTimeout time.Duration
 
-	// FlushEvery and FlushBytes say when the engine flushes both disks by
-	// itself (rule 4): 2 s, 256 MiB.
+	// FlushEvery is when the engine flushes both disks by itself at the latest
+	// (rule 4): 2 s.
 	FlushEvery time.Duration
+
+	// FlushBytes is the most that may be written and not flushed: 1 GiB. The
+	// engine flushes at half of it, and allows less to disks that flush slowly,
+	// see backlog.go. Changes beyond it wait.
 	FlushBytes int64
 
 	// Compress lets a resync compress what it sends.
@@ -47,13 +52,20 @@ type Config struct {
 	// state. Both are called on the engine's thread and return at once.
 	Arbiter Arbiter
 	Observe func(Event)
+
+	// Recall takes back the memory of a task that a disk does not give back:
+	// when it returns, nobody touches the task's Data or Extents any more. It
+	// is called on the engine's thread and does not wait for the disk; the
+	// task may come back later or never. It may be nil where disks always
+	// answer.
+	Recall func(*block.Task)
 }
 
 const (
 	defaultPeerTimeout = 5 * time.Second
 	defaultDiskTimeout = 10 * time.Second
 	defaultFlushEvery  = 2 * time.Second
-	defaultFlushBytes  = 256 << 20
+	defaultFlushBytes  = 1 << 30
 )
 
 // Event is one change of state of a volume.
@@ -116,10 +128,15 @@ type Engine struct {
 	primary   bool
 	promoting promotion
 	leaving   departure
+	served    uint64 // how often it became primary
 	right     Right
 	demoted   block.Status // what requests get when not primary
 	local     diskState
 	localWhy  string
+	broke     bool          // the disk failed in this process, which may still have tasks in it
+	silent    string        // why the last good copy is waited for; empty: it is not
+	checked   time.Duration // when CheckDisk was called last
+	watched   time.Duration // since when it has been called regularly
 
 	locks  lockTable
 	free   []*lock // locks freed in this turn, not yet told
@@ -129,8 +146,9 @@ type Engine struct {
 	held   opQueue // done, but may not be acknowledged yet
 	alone  aloneState
 
-	window window // what the peer has not acknowledged
-	rounds rounds
+	window  window // what the peer has not acknowledged
+	backlog backlog
+	rounds  rounds
 
 	session  session
 	follower follower
@@ -164,6 +182,7 @@ func New(cfg Config, m *bitmap.Metadata) *Engine {
 	e.piece = pieceLimit(m.Layout)
 	e.marks.init(e, m)
 	e.window.init()
+	e.backlog.init(&e.cfg)
 	e.rounds.init()
 	e.follower.engine = e
 	e.resync.engine = e
@@ -175,20 +194,15 @@ func New(cfg Config, m *bitmap.Metadata) *Engine {
 }
 
 func (c Config) withDefaults() Config {
-	if c.PeerTimeout == 0 {
-		c.PeerTimeout = defaultPeerTimeout
-	}
-	if c.DiskTimeout == 0 {
-		c.DiskTimeout = defaultDiskTimeout
-	}
-	if c.FlushEvery == 0 {
-		c.FlushEvery = defaultFlushEvery
-	}
-	if c.FlushBytes == 0 {
-		c.FlushBytes = defaultFlushBytes
-	}
+	c.PeerTimeout = cmp.Or(c.PeerTimeout, defaultPeerTimeout)
+	c.DiskTimeout = cmp.Or(c.DiskTimeout, defaultDiskTimeout)
+	c.FlushEvery = cmp.Or(c.FlushEvery, defaultFlushEvery)
+	c.FlushBytes = cmp.Or(c.FlushBytes, defaultFlushBytes)
 	if c.Observe == nil {
 		c.Observe = func(Event) {}
+	}
+	if c.Recall == nil {
+		c.Recall = func(*block.Task) {}
 	}
 	return c
 }
@@ -243,7 +257,10 @@ func (e *Engine) do(t *block.Task) { e.tasks = append(e.tasks, t) }
 // exported method that takes an input ends with it, once.
 func (e *Engine) settle() {
 	e.serve()
-	for len(e.free) > 0 || len(e.run) > 0 || e.marks.retry {
+	if e.primary && e.backlog.due() {
+		e.rounds.want(e)
+	}
+	for len(e.free) > 0 || len(e.run) > 0 || e.marks.retry || e.window.stalled.length > 0 && e.room(e.mode()) {
 		for i := 0; i < len(e.free); i++ {
 			e.free[i].owner.locked()
 		}
@@ -266,6 +283,10 @@ func (e *Engine) Size() int64 { return e.size }
 
 // Primary reports whether the engine serves clients.
 func (e *Engine) Primary() bool { return e.primary }
+
+// NeedsRight reports whether the engine serves clients, or is about to: a
+// right that changes between Promote and its end is the one that counts.
+func (e *Engine) NeedsRight() bool { return e.primary || e.promoting.active() }
 
 func (e *Engine) observe(kind, old, new, reason string) {
 	e.cfg.Observe(Event{Volume: e.cfg.Volume, Kind: kind, Old: old, New: new, Reason: reason})

@@ -28,7 +28,10 @@ type rounds struct {
 	thenCurrent      []func()
 }
 
-func (r *rounds) init() { r.next = 1 }
+// firstRound is the number of the first round of a process.
+const firstRound = 1
+
+func (r *rounds) init() { r.next = firstRound }
 
 // join makes o wait for a round that begins from now on.
 func (r *rounds) join(e *Engine, o *op) {
@@ -38,7 +41,7 @@ func (r *rounds) join(e *Engine, o *op) {
 
 // want asks for a round for the engine's own sake.
 func (r *rounds) want(e *Engine) {
-	if !r.active || len(e.marks.open) > 0 || r.waiting.length > 0 {
+	if !r.active || len(e.marks.open) > 0 || e.backlog.open.bytes > 0 || r.waiting.length > 0 {
 		r.wanted = true
 	}
 	r.begin(e)
@@ -66,6 +69,7 @@ func (r *rounds) begin(e *Engine) {
 	r.thenCurrent, r.then = r.then, nil
 	r.next++
 	e.marks.lastFlush = e.now
+	e.backlog.flushing()
 	r.lone = m != modeReplicate && m != modeRemote
 	if !r.lone {
 		e.marks.close()
@@ -132,6 +136,7 @@ func (r *rounds) check(e *Engine) {
 	}
 	r.active = false
 	r.completed = r.next - 1
+	e.backlog.flushed(e.now - r.began)
 	if !r.lone && e.local == diskGood {
 		e.marks.flushed()
 	}
@@ -148,7 +153,6 @@ func (r *rounds) check(e *Engine) {
 		f()
 	}
 	e.retryIntents()
-	e.window.relaunch(e)
 	r.begin(e)
 }
 

@@ -4,6 +4,7 @@ package mirror
 
 import (
 	"hash/crc32"
+	"time"
 
 	"github.com/twinbd/twinbd/internal/block"
 )
@@ -23,6 +24,9 @@ type Link struct {
 	out     [][]byte
 	holds   []block.Hold // one for each of out, may be empty
 	sent    int          // entries of out that are gone
+	offered int          // entries of out that the driver was shown
+	taken   int64        // bytes that are gone, ever
+	pace    pace
 	scratch *block.Inbox // headers and small payloads
 
 	closed  bool
@@ -105,11 +109,19 @@ func (l *Link) Output() [][]byte {
 	if !l.bulk && !l.closed {
 		l.engine.follower.compose()
 	}
+	l.offered = len(l.out)
 	return l.out[l.sent:]
+}
+
+// slow reports whether the connection is, so that what it is spared pays. It is
+// behind while it has left something of what it was offered.
+func (l *Link) slow(now time.Duration) bool {
+	return l.pace.slow(now, l.sent < l.offered, l.taken)
 }
 
 // Sent says that n bytes of Output are gone.
 func (l *Link) Sent(n int) {
+	l.taken += int64(n)
 	for n > 0 {
 		b := l.out[l.sent]
 		if n < len(b) {
@@ -122,7 +134,7 @@ func (l *Link) Sent(n int) {
 		l.sent++
 	}
 	if l.sent == len(l.out) {
-		l.out, l.holds, l.sent = l.out[:0], l.holds[:0], 0
+		l.out, l.holds, l.sent, l.offered = l.out[:0], l.holds[:0], 0, 0
 		if !l.bulk && l.engine.session.over != "" {
 			l.engine.hangUp()
 			l.engine.settle()
@@ -156,7 +168,7 @@ func (l *Link) drop() {
 	for i := l.sent; i < len(l.out); i++ {
 		l.holds[i].Release()
 	}
-	l.out, l.holds, l.sent = nil, nil, 0
+	l.out, l.holds, l.sent, l.offered = nil, nil, 0, 0
 	l.inbox.Close()
 	l.scratch.Close()
 }
@@ -204,7 +216,7 @@ func (l *Link) append(b []byte, hold block.Hold) {
 	if l.sent > 0 && len(l.out) == cap(l.out) { // rather move up than grow
 		l.out = l.out[:copy(l.out, l.out[l.sent:])]
 		l.holds = l.holds[:copy(l.holds, l.holds[l.sent:])]
-		l.sent = 0
+		l.sent, l.offered = 0, max(l.offered-l.sent, 0)
 	}
 	l.out = append(l.out, b)
 	l.holds = append(l.holds, hold)

@@ -24,7 +24,6 @@ type marks struct {
 	retry   bool            // an intent may have become free
 
 	open, closing []extent
-	openBytes     int64
 	lastFlush     time.Duration
 }
 
@@ -38,7 +37,12 @@ func (m *marks) init(e *Engine, md *bitmap.Metadata) {
 	for _, region := range md.Regions {
 		run := e.meta.layout.Region(region)
 		e.dirty.Set(run.First, run.Count)
-		m.intents.Add(region) // stays until the bits are durable
+		// It stays until the bits are durable, and until the disk was flushed
+		// here: what the last process wrote may still be in a cache, and a resync
+		// that copies it from there clears the bits (rule 5).
+		if i := m.intents.Add(region); i != nil {
+			i.Round = firstRound
+		}
 	}
 }
 
@@ -54,7 +58,6 @@ func (m *marks) room(e *Engine, inFlight int) bool {
 
 // taken enters a change that both disks have taken into the log.
 func (m *marks) taken(e *Engine, o *op) {
-	m.openBytes += o.length
 	m.log(blocksOf(o.offset, o.length))
 }
 
@@ -76,7 +79,6 @@ func (m *marks) log(first, count int64) {
 // close moves the log into the flush that begins.
 func (m *marks) close() {
 	m.open, m.closing = m.closing[:0], append(m.open, m.closing...)
-	m.openBytes = 0
 }
 
 // flushed forgets what a finished flush of both disks covered.
@@ -94,15 +96,13 @@ func (m *marks) peerLost(e *Engine) {
 			e.dirty.Set(x.first(), x.count())
 		}
 	}
-	m.open, m.closing, m.openBytes = m.open[:0], m.closing[:0], 0
+	m.open, m.closing = m.open[:0], m.closing[:0]
 }
 
-// tick flushes both disks when it is time (rule 4).
+// tick flushes both disks when it is time (rule 4); much to flush makes it time
+// earlier, see backlog.go.
 func (m *marks) tick(e *Engine) {
-	if len(m.open) == 0 || e.mode() != modeReplicate {
-		return
-	}
-	if e.now-m.lastFlush >= e.cfg.FlushEvery || m.openBytes >= e.cfg.FlushBytes {
+	if len(m.open) > 0 && e.mode() == modeReplicate && e.now-m.lastFlush >= e.cfg.FlushEvery {
 		e.rounds.want(e)
 	}
 }

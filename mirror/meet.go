@@ -25,8 +25,7 @@ const (
 // 14), and what it says is durable.
 func (e *Engine) greet() {
 	s := &e.session
-	if s.state != Draining || e.follower.busy() || e.resync.busy() || e.verify.busy() ||
-		!e.primary && !e.idle() || e.meta.headerPending() {
+	if s.state != Draining || e.draining() || !e.primary && !e.idle() || e.meta.headerPending() {
 		return
 	}
 	s.heard, s.pinged = e.now, e.now
@@ -37,6 +36,13 @@ func (e *Engine) greet() {
 	}
 	e.become(Greeting, "meeting "+e.cfg.Peer)
 	s.data.pushCopy(&Frame{Type: frameHello}, b)
+}
+
+// draining reports whether a disk task of an earlier session is under way. On a
+// disk that failed none counts: this process uses it no more, and no other one
+// can open it before this one has ended.
+func (e *Engine) draining() bool {
+	return e.local == diskGood && (e.follower.busy() || e.resync.busy() || e.verify.busy())
 }
 
 func (e *Engine) hello() Hello {
@@ -165,12 +171,14 @@ func (e *Engine) verdictReceived(f *Frame) error {
 
 // act does what the verdict says.
 func (e *Engine) act(v Verdict) {
+	e.session.split = v.Action == ActionSplit || v.Action == ActionUnrelated
 	switch v.Action {
 	case ActionMirror:
 		e.becomeMirroring(v.Reason)
 	case ActionResync, ActionFull:
+		e.resync.conclude(v) // first, for who hears of Comparing asks at once whose blocks win
 		e.become(Comparing, v.Reason)
-		e.resync.compare(v)
+		e.resync.compare()
 	case ActionHost:
 		e.remote.meet(e, v)
 	default: // the peer concludes the same, once it has our verdict

@@ -28,19 +28,40 @@ type op struct {
 	lock    lock
 	txn     uint64 // metadata transaction that holds its intents
 	seq     uint64 // in the window; 0 = not there
+	work    work   // in the backlog
 	started time.Duration
 	claimed bool // counted as in flight in the intents of its regions
 	open    bool // given to the disks, and not past advance
 	local   bool // the local disk has not answered
 	peer    bool // the peer has not answered
 	lone    bool // the peer is not known to have it
-	orphan  bool // answered while a disk that failed still holds its task
 	status  block.Status
 	follows bool // carried out for the peer, see remote.go
 	hosted  hosted
 
-	task block.Task
+	task *diskTask
 	next *op // in at most one queue
+}
+
+// diskTask is what the local disk holds of an op. It is apart from the op, which
+// goes on without it when the disk does not answer.
+type diskTask struct {
+	block.Task
+	op *op // nil when recalled
+}
+
+// assign gives the local disk a task of o.
+func (e *Engine) assign(o *op, t block.Task) {
+	o.local = true
+	t.Engine = o.task
+	o.task.Task, o.task.op = t, o
+	e.do(&o.task.Task)
+}
+
+func (t *diskTask) finished(*block.Task) {
+	if t.op != nil {
+		t.op.finished(&t.Task)
+	}
 }
 
 // opQueue is a first-in-first-out list of ops.
@@ -83,44 +104,40 @@ func (q *opQueue) take() opQueue {
 
 // opPool keeps ops that are not in use. Sessions bound how many are.
 type opPool struct {
-	free    *op
-	used    int
-	orphans int // see freeOp
+	slabs [][]op
+	free  *op
+	used  int
 }
+
+const slabOps = 64
 
 func (e *Engine) newOp() *op {
 	o := e.ops.free
 	if o == nil {
-		slab := make([]op, 64)
+		slab, tasks := make([]op, slabOps), make([]diskTask, slabOps)
 		for i := range slab {
+			slab[i].task = &tasks[i]
 			slab[i].next, e.ops.free = e.ops.free, &slab[i]
 		}
+		e.ops.slabs = append(e.ops.slabs, slab)
 		o = e.ops.free
 	}
 	e.ops.free = o.next
 	e.ops.used++
-	*o = op{engine: e, started: e.now}
+	*o = op{engine: e, started: e.now, task: o.task}
 	o.lock.owner = o
-	o.task.Engine = o
 	return o
 }
 
-// freeOp takes an op back. One whose task hangs in a disk that failed is kept
-// until the task returns, if ever: the disk may still look at it.
+// freeOp takes back an op of which no disk holds a task.
 func (e *Engine) freeOp(o *op) {
+	if o.local {
+		bug("%s at %d ends while the disk has it", o.kind, o.offset)
+	}
 	e.ops.used--
 	o.req, o.data, o.record, o.payload = nil, nil, nil, nil
-	if o.local {
-		o.orphan = true
-		e.ops.orphans++
-		return
-	}
-	e.ops.put(o)
-}
-
-func (p *opPool) put(o *op) {
-	o.task.Data = nil
-	o.next, p.free = p.free, o
+	o.task.Data, o.task.Extents = nil, nil
+	o.next, e.ops.free = e.ops.free, o
 }
 
 // size is the length in bytes of what goes to the peer.

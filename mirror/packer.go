@@ -25,7 +25,8 @@ func isZero(b []byte) bool {
 var zeroBlock [64 << 10]byte
 
 // packer compresses copies while that helps: after runs that hardly shrank it
-// leaves some alone before it tries again.
+// leaves some alone before it tries again. Whether the connection is slow
+// enough, its pace says.
 type packer struct {
 	buffer []byte
 	skip   int

@@ -34,6 +34,8 @@ type pair struct {
 	noAnswer bool    // the witness is away
 	calm     bool    // the client asks for nothing
 
+	flushBytes int64 // Config.FlushBytes
+
 	model  *model
 	client *client
 	forced bool           // the only whole copy is gone: the operator takes the other
@@ -64,6 +66,7 @@ type simNode struct {
 	kept        bool          // it has not restarted since
 	gives       bool          // has stopped serving, and hands the record to its peer
 	slow        bool          // its disks take longer than everything else
+	keeps       bool          // a failed disk stays in its place
 	hung        [2]bool       // by target: its tasks are not carried out
 	stuck       time.Duration // since when something is hung
 	suspect     bool          // a sync has failed: only a power cut shows what is left
@@ -89,6 +92,9 @@ const (
 
 func newPair(t *testing.T, seed uint64) *pair {
 	p := &pair{t: t, seed: seed, rotten: make(map[int64]bool), rng: rand.New(rand.NewPCG(seed, 1))}
+	if seed%5 == 0 { // hardly more than one request
+		p.flushBytes = 24 * sector
+	}
 	p.model = newModel(p)
 	for i, name := range [...]string{"alpha", "beta"} {
 		n := &simNode{pair: p, id: i, name: name, rng: rand.New(rand.NewPCG(seed, uint64(10+i)))}
@@ -136,7 +142,7 @@ func (n *simNode) boot() {
 	n.meta.Heal()
 	md, err := bitmap.Load(n.meta, n.meta.Size())
 	n.pair.must(err)
-	if md.Header.State == bitmap.Failed {
+	if md.Header.State == bitmap.Failed && !n.keeps {
 		n.replace()
 		md, err = bitmap.Load(n.meta, n.meta.Size())
 		n.pair.must(err)
@@ -148,12 +154,15 @@ func (n *simNode) boot() {
 	n.tasks, n.asks = nil, nil
 	n.engine = New(Config{
 		Cluster: "sim", Volume: "v", Node: n.name, Peer: n.peerName(),
-		PeerTimeout: time.Second, DiskTimeout: 2 * time.Second, FlushEvery: 300 * time.Millisecond, Compress: true, Punch: true,
-		Incarnation: n.incarnation, Random: rngReader{n.rng}, Arbiter: n,
+		PeerTimeout: time.Second, DiskTimeout: 2 * time.Second, FlushEvery: 300 * time.Millisecond, FlushBytes: n.pair.flushBytes, Compress: true, Punch: true,
+		Incarnation: n.incarnation, Random: rngReader{n.rng}, Arbiter: n, Recall: recall,
 		Observe: func(ev Event) { n.pair.log("%s %s: %s -> %s (%s)", n.name, ev.Kind, ev.Old, ev.New, ev.Reason) },
 	}, md)
 	n.engine.SetHolder(n.pair.record.holder == n.id)
 }
+
+// recall is what a worker's own memory comes to: a hung task goes on in a copy.
+func recall(t *block.Task) { t.Data, t.Extents = bytes.Clone(t.Data), nil }
 
 // Ask is the Arbiter's question; the pair answers later.
 func (n *simNode) Ask(a Ask) { n.asks = append(n.asks, a) }
@@ -276,19 +285,10 @@ func (n *simNode) carryOut(t *block.Task) error {
 	if t.Target == block.Metadata {
 		d = n.meta
 	}
-	switch t.Op {
-	case block.Read:
-		return d.ReadAt(t.Data, t.Offset)
-	case block.Write:
-		return d.WriteAt(t.Data, t.Offset)
-	case block.Trim, block.WriteZeroes:
-		return d.Zero(t.Offset, t.Length, t.Punch)
-	case block.Flush:
-		return d.Sync()
-	case block.BlockStatus:
+	if t.Op == block.BlockStatus {
 		t.Extents = append(t.Extents, block.Extent{Length: uint32(t.Length)})
 	}
-	return nil
+	return carryOut(d, t)
 }
 
 // arbitrate answers what a node asked, or begins to pair.
@@ -375,12 +375,12 @@ func (p *pair) prim(n *simNode) bool {
 	if e == nil || n.serves() || n.peer().serves() {
 		return false
 	}
-	// A holder that restarted may lack what its peer, which did not, has taken;
-	// it has acknowledged nothing alone if both are of one generation.
+	// Who restarted may lack what its peer, which did not, has taken; it has
+	// acknowledged nothing alone if both are of one generation.
 	o := n.peer().engine
 	stale := !n.kept && o != nil && o.session.keptInStep && o.header.Generation == e.header.Generation && e.session.state != Mirroring
 	holder := p.record.holder == n.id && !stale
-	takeover := !p.record.alone && n.inStep == p.record.epoch
+	takeover := !p.record.alone && n.inStep == p.record.epoch && !stale
 	// The holder is there, serves nothing, and both found that our blocks win:
 	// it writes us into the record (rule 22).
 	given := n.peer().engine != nil && e.session.state == Comparing && e.resync.source && n.peer().engine.session.state == Comparing
@@ -461,9 +461,11 @@ func (p *pair) tick(n *simNode) {
 		return
 	}
 	n.engine.Tick(p.now)
-	if n.hung != [2]bool{} && slices.ContainsFunc(n.tasks, func(t *block.Task) bool { return n.hung[t.Target] }) {
-		n.engine.CheckDisk(p.now, p.now-n.stuck)
+	stuck := time.Duration(0)
+	if slices.ContainsFunc(n.tasks, func(t *block.Task) bool { return n.hung[t.Target] }) {
+		stuck = p.now - n.stuck
 	}
+	n.engine.CheckDisk(p.now, stuck)
 	n.collect()
 }
 
@@ -484,7 +486,7 @@ func (p *pair) wholeness() {
 			}
 		case e.Primary():
 			both := e.session.state == Mirroring && o.engine != nil && o.engine.session.state == Mirroring
-			n.whole, n.kept = true, true
+			n.whole, n.kept, p.forced = true, true, false
 			o.whole = both || o.whole && e.right != RightAlone
 			o.kept = both || o.kept && o.whole
 		}

@@ -22,9 +22,7 @@ func (e *Engine) read(o *op) {
 	case modeRemote:
 		e.remote.read(e, o)
 	default:
-		o.local = true
-		o.task = block.Task{Op: block.Read, Offset: o.offset, Length: o.length, Data: o.data, Engine: o}
-		e.do(&o.task)
+		e.assign(o, block.Task{Op: block.Read, Offset: o.offset, Length: o.length, Data: o.data})
 	}
 }
 
@@ -50,9 +48,7 @@ func (e *Engine) cache(o *op) {
 		e.answer(o, block.OK)
 		return
 	}
-	o.local = true
-	o.task = block.Task{Op: block.Cache, Offset: o.offset, Length: o.length, Engine: o}
-	e.do(&o.task)
+	e.assign(o, block.Task{Op: block.Cache, Offset: o.offset, Length: o.length})
 }
 
 // blockStatus answers what is asked about a range: what is dirty is known
@@ -69,12 +65,9 @@ func (e *Engine) blockStatus(o *op) {
 		r.Extents[0] = append(r.Extents[0][:0], block.Extent{Length: uint32(o.length)})
 		e.answer(o, block.OK)
 	default:
-		o.local = true
-		o.task = block.Task{
-			Op: block.BlockStatus, Offset: o.offset, Length: o.length,
-			Extents: r.Extents[0][:0:room(r, 0)], Engine: o,
-		}
-		e.do(&o.task)
+		e.assign(o, block.Task{
+			Op: block.BlockStatus, Offset: o.offset, Length: o.length, Extents: r.Extents[0][:0:room(r, 0)],
+		})
 	}
 }
 

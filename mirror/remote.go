@@ -91,15 +91,19 @@ func (e *Engine) RecordNamesPeer(now time.Duration) {
 	r := &e.remote
 	r.named = true
 	e.right = RightNone
-	if e.local == diskFailed && (e.session.state == Mirroring || e.session.state == Hosting) {
-		r.leave(e)
+	if e.local == diskFailed {
+		e.recall() // it is not waited for any more
+		if s := e.session.state; s == Mirroring || s == Hosting {
+			e.become(Hosting, "asks "+e.cfg.Peer+" to serve in its place") // nobody may take the disks for alike
+			r.leave(e)
+		}
 	}
-	e.window.each(e.advance) // the local disk is not waited for any more
 	e.settle()
 }
 
 // leave tells the peer what our disk may lack: what it has not flushed, and
-// what is in flight.
+// what is in flight. Its intents would say so too, should it come back; but it
+// has failed, and is not taken at its word.
 func (r *remote) leave(e *Engine) {
 	e.marks.peerLost(e) // the same log, seen from the other side
 	e.window.each(func(o *op) { e.marks.dirtied(e, o) })

@@ -5,6 +5,7 @@ package mirror
 import (
 	"encoding/binary"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/twinbd/twinbd/bitmap"
@@ -100,15 +101,17 @@ func (r *resync) message() []byte {
 	return b
 }
 
-// compare begins a resync that both have concluded.
-func (r *resync) compare(v Verdict) {
-	e := r.engine
-	r.source, r.full = v.Source == e.cfg.Node, v.Action == ActionFull
+// conclude takes what both have concluded.
+func (r *resync) conclude(v Verdict) {
+	r.source, r.full = v.Source == r.engine.cfg.Node, v.Action == ActionFull
 	r.active, r.ending, r.needs = false, false, false
-	if r.source {
-		return // the target speaks first
+}
+
+// compare begins a resync: the target speaks first.
+func (r *resync) compare() {
+	if !r.source {
+		r.sendDirty()
 	}
-	r.sendDirty()
 }
 
 // markExtents makes the blocks of encoded extents dirty.
@@ -149,14 +152,7 @@ func (r *resync) stop() {
 // busy reports whether a disk read of an earlier session is under way.
 func (r *resync) busy() bool { return r.reads > 0 }
 
-func (e *Engine) has(feature string) bool {
-	for _, f := range e.session.features {
-		if f == feature {
-			return true
-		}
-	}
-	return false
-}
+func (e *Engine) has(feature string) bool { return slices.Contains(e.session.features, feature) }
 
 // leads reports whether a resync from this node is being prepared or under way.
 func (r *resync) leads() bool {

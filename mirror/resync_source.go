@@ -47,9 +47,17 @@ func (r *resync) claim() {
 	}
 	r.needs = false
 	session := e.session.id
-	e.meta.wantPages(func() {
-		if e.session.id == session && e.session.state == Comparing {
-			r.start()
+	still := func() bool { return e.session.id == session && e.session.state == Comparing }
+	// What this node took from the other while that served may be in a cache, with
+	// no intent of its own. It is flushed before a bit goes because the target has
+	// it durably (rule 5): else this node could lose it, and nobody would know.
+	e.rounds.whenDone(e, func() {
+		if still() {
+			e.meta.wantPages(func() {
+				if still() {
+					r.start()
+				}
+			})
 		}
 	})
 }
@@ -173,7 +181,7 @@ func (c *copyRun) finished(t *block.Task) {
 	if t.Zeroes || isZero(t.Data) {
 		f.Flags, payload = flagZero, c.buffer[:8]
 		r.progress.Zeroes += c.count
-	} else if e.cfg.Compress && e.has(featureS2) {
+	} else if e.cfg.Compress && e.has(featureS2) && e.session.bulk.slow(e.now) {
 		if packed := r.packer.pack(c.buffer[:8], t.Data); packed != nil {
 			f.Flags = flagPacked
 			r.progress.SentBytes += int64(len(packed))

@@ -26,6 +26,8 @@ var (
 // A fresh disk has no data, but may become the first primary.
 func (e *Engine) Promotable() error {
 	switch {
+	case e.broke:
+		return fmt.Errorf("%w since twinbd was started: %s", ErrDiskFailed, e.localWhy)
 	case e.local == diskFailed:
 		return fmt.Errorf("%w: %s", ErrDiskFailed, e.localWhy)
 	case e.header.State == bitmap.Inconsistent:
@@ -34,10 +36,19 @@ func (e *Engine) Promotable() error {
 		return ErrMeeting
 	case e.session.greeted && e.session.received.Primary:
 		return ErrPeerServes
-	case e.session.state == Comparing && !e.resync.source || e.session.state == Resyncing && !e.resync.source:
+	case e.session.state == Comparing && !e.resync.source && !e.equals(), e.session.state == Resyncing && !e.resync.source:
 		return ErrPeerNewer
 	}
 	return nil
+}
+
+// equals reports whether the nodes just compare two whole disks of one generation.
+// All that was acknowledged and flushed is on both. One is preferred, because it
+// may have more (rule 22); but the other may serve where another volume of the
+// service leaves no choice (rule 10).
+func (e *Engine) equals() bool {
+	s := &e.session
+	return s.state == Comparing && hasData(s.sent) && hasData(s.received) && s.sent.Generation == s.received.Generation
 }
 
 // promotion is the way from secondary to primary.
@@ -50,14 +61,15 @@ func (p *promotion) active() bool { return p.then != nil }
 
 // Promote makes the engine serve clients, with the right that the arbiter has
 // granted. then is called when that is durable and nothing that the old primary
-// sent is under way any more. force accepts an inconsistent disk and begins a
-// new history at once; who says so in the metadata.
+// sent is under way any more. force begins a new history at once, and who says so
+// stands in the metadata; it accepts an inconsistent disk, and one that had failed
+// when this process began: the operator takes what it still holds for the truth.
 func (e *Engine) Promote(now time.Duration, right Right, force string, then func()) error {
 	e.now = now
 	if e.primary || e.promoting.active() {
 		return ErrServes
 	}
-	if err := e.Promotable(); err != nil && (force == "" || e.local == diskFailed) {
+	if err := e.Promotable(); err != nil && (force == "" || e.broke) {
 		return err
 	}
 	if s := e.session.state; s != Mirroring && !e.resync.leads() {
@@ -75,7 +87,8 @@ func (e *Engine) Promote(now time.Duration, right Right, force string, then func
 		h.Base = bitmap.Generation{}
 		e.newGeneration()
 		h.Forced = force
-		if h.State == bitmap.Inconsistent {
+		e.local, e.localWhy, h.Reason = diskGood, "", ""
+		if h.State != bitmap.Consistent {
 			e.dirty.Set(0, e.dirty.Blocks())
 			e.meta.wantPages(nil)
 		}
@@ -96,15 +109,19 @@ func (e *Engine) serve() {
 	}
 	e.promoting = promotion{}
 	e.primary = true
+	e.served++
 	e.tellRole()
 	e.observe("role", "secondary", "primary", "")
 	e.resync.claim()
+	if !e.session.replicates() {
+		e.seekAlone() // nobody lost the peer meanwhile who would have asked
+	}
 	e.thaw()
 	p.then()
 }
 
 // idle reports whether nothing of clients is under way.
-func (e *Engine) idle() bool { return e.ops.used == 0 && e.ops.orphans == 0 }
+func (e *Engine) idle() bool { return e.ops.used == 0 }
 
 // mayFollow reports whether the peer's changes may be carried out: this node
 // does not serve, and what it did for clients earlier has ended (rule 7).
@@ -146,6 +163,14 @@ func (e *Engine) firstGeneration() {
 			bug("no random numbers: %v", err)
 		}
 	}
+}
+
+// Flush flushes both disks while this node goes on serving, then calls then:
+// what a Demote after it has left to flush is little, and so is the pause.
+func (e *Engine) Flush(now time.Duration, then func()) {
+	e.now = now
+	e.rounds.whenDone(e, then)
+	e.settle()
 }
 
 // departure is the way from primary to secondary.

@@ -3,7 +3,9 @@
 package mirror
 
 import (
+	"bytes"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -228,34 +230,284 @@ func TestRule08AFailedFlushIsAFailedDisk(t *testing.T) {
 	}
 }
 
-// A disk that hangs is a failed disk, too; what it holds is not waited for.
+// hold submits one request of every kind, which a disk that hangs then owes.
+func (s *script) hold(n *simNode) (held []*clientRequest, status *clientRequest) {
+	held = []*clientRequest{
+		s.write(n, 0, 1, 2), s.submit(n, block.Flush, 0, 0, 0, 0), s.submit(n, block.Read, 0, 5, 1, 0),
+		s.submit(n, block.Read, 0, 0, 1, 0), s.submit(n, block.Cache, 0, 6, 1, 0), s.submit(n, block.Trim, block.FUA, 8, 1, 3),
+	}
+	return held, s.submit(n, block.BlockStatus, 0, 7, 1, 0)
+}
+
+// A disk that hangs is a failed disk, too: every request that it holds goes on
+// without it, and what it does later touches nobody's memory.
 func TestRule08AHungDiskIsAFailedDisk(t *testing.T) {
 	s := newScript(t)
 	s.write(s.a, 0, 1, 1)
 	s.run()
-	w, f := s.write(s.a, 0, 1, 2), s.submit(s.a, block.Flush, 0, 0, 0, 0)
-	late := s.a.tasks // from here on alpha's disks do nothing
-	s.a.tasks = nil
+	s.hang(s.a)
+	held, status := s.hold(s.a)
 	settle := func() {
-		for s.do(s.b, nil) > 0 || s.deliver(s.b) || s.deliver(s.a) {
-		}
+		s.run()
 		s.arbitrate(s.a)
 	}
-	settle()
-	s.require(!w.done && !f.done, "waiting for the disk")
-	s.a.engine.CheckDisk(s.now, 3*time.Second)
-	s.wait(500*time.Millisecond, settle)
-	s.require(w.answered(block.OK) && f.answered(block.OK), "answered from the peer's disk")
-	r := s.submit(s.a, block.Read, 0, 0, 1, 0)
-	settle()
-	s.require(r.answered(block.OK) && version(r.Data) == 2, "read from there")
-	for _, t := range append(late, s.a.tasks...) {
-		t.Err = s.a.carryOut(t)
-		s.a.engine.Finished(s.now, t)
+	s.wait(1900*time.Millisecond, settle)
+	for _, r := range append(held, status) {
+		s.require(!r.done, "waiting for the disk: "+r.Op.String())
 	}
-	s.a.tasks = nil
+	s.wait(700*time.Millisecond, settle)
+	s.require(s.a.engine.local == diskFailed, "failed")
+	for _, r := range held {
+		s.require(r.answered(block.OK), "answered without it: "+r.Op.String())
+	}
+	s.require(status.answered(block.OK) && len(status.Extents[0]) == 1, "all is data")
+	s.require(version(held[3].Data) == 2, "read what was written, at the peer")
+	read := bytes.Clone(held[2].Data)
+	after := s.submit(s.a, block.Read, 0, 0, 1, 0)
+	settle()
+	s.require(after.answered(block.OK), "answered at once")
+
+	s.require(len(s.a.tasks) > 0, "still held by the disk")
+	s.a.hung = [2]bool{}
 	s.run()
-	s.require(s.a.engine.ops.orphans == 0 && s.a.engine.ops.used == 0, "nothing left when the disk comes back to life")
+	s.require(bytes.Equal(held[2].Data, read), "untouched when the disk comes back to life")
+	s.require(s.a.holds(0) <= 2, "never the bytes of another request")
+	s.require(s.a.engine.ops.used == 0, "nothing left")
+}
+
+// The last good copy is not given up because it hangs: nobody could go on
+// without it. What it owes is answered when it answers.
+func TestRule23AHungLastCopyIsWaitedFor(t *testing.T) {
+	s := newScript(t)
+	s.write(s.a, 0, 1, 1)
+	s.run()
+	s.cut()
+	s.arbitrated()
+	s.write(s.a, 9, 1, 1)
+	s.run()
+	s.hang(s.a)
+	held, status := s.hold(s.a)
+	s.wait(time.Minute, s.run)
+	s.require(s.a.engine.local == diskGood && s.a.engine.header.State == bitmap.Consistent, "not failed")
+	s.require(strings.Contains(s.a.engine.Status().DiskSilent, "no answer for"), "said to be silent")
+	for _, r := range append(held, status) {
+		s.require(!r.done, "waiting for the disk: "+r.Op.String())
+	}
+	s.a.hung = [2]bool{}
+	s.run()
+	for _, r := range append(held, status) {
+		s.require(r.answered(block.OK), "answered by the disk: "+r.Op.String())
+	}
+	s.require(version(held[3].Data) == 2, "read what was written")
+	s.tick(s.a)
+	s.require(s.a.engine.Status().DiskSilent == "", "not silent any more")
+
+	s.hang(s.a)
+	r := s.submit(s.a, block.Read, 0, 0, 1, 0)
+	s.wait(3*time.Second, s.run)
+	s.connect()
+	s.wait(3*time.Second, s.run)
+	s.require(!r.done && s.b.engine.header.State == bitmap.Consistent, "nobody is resynced from a disk that hangs")
+	s.a.hung = [2]bool{}
+	s.run()
+	s.arbitrated()
+	s.require(r.answered(block.OK) && s.a.engine.session.state == Mirroring, "mirrored once it answers")
+}
+
+// A failed disk stays failed, and the operator alone can take what it holds for
+// the truth: after a restart, for until then it may still do what it was told.
+func TestRule08OnlyForceBelievesAFailedDisk(t *testing.T) {
+	s := newScript(t)
+	s.a.keeps = true
+	s.write(s.a, 0, 1, 1)
+	s.run()
+	s.cut()
+	s.arbitrated()
+	s.write(s.a, 9, 1, 2)
+	s.run()
+	s.a.data.Inject(blocktest.Fault{Match: blocktest.On(block.Write), Times: 1, Err: errMedium})
+	w := s.write(s.a, 10, 1, 3)
+	s.run()
+	s.require(w.answered(block.IOError) && s.a.engine.local == diskFailed, "failed, and so is the write")
+	s.a.engine.Demote(s.now, block.ShuttingDown, func() {})
+	s.run()
+	force := func() error {
+		defer s.a.collect()
+		return s.a.engine.Promote(s.now, RightAlone, "by the test", func() {})
+	}
+	s.require(errors.Is(force(), ErrDiskFailed), "refused in the process in which it failed")
+
+	s.restart(s.a, false)
+	s.require(s.a.engine.local == diskFailed, "failed still")
+	s.require(errors.Is(s.a.engine.Promote(s.now, RightAlone, "", func() {}), ErrDiskFailed), "refused without force")
+	s.must(force())
+	s.run()
+	r := s.submit(s.a, block.Read, 0, 9, 1, 0)
+	s.run()
+	s.require(r.answered(block.OK) && version(r.Data) == 2, "serves what it holds")
+	s.require(s.a.engine.dirty.Count() == s.a.engine.dirty.Blocks(), "the other is to be copied anew")
+	s.connect()
+	s.run()
+	s.arbitrated()
+	s.require(s.b.holds(9) == 2 && s.a.engine.session.state == Mirroring, "mirrored")
+}
+
+// What was in flight when the disk failed by an error is not waited for either,
+// once the record names the peer.
+func TestRule08AFailedDiskIsNotWaitedFor(t *testing.T) {
+	s := newScript(t)
+	s.write(s.a, 0, 1, 1)
+	s.run()
+	w, r := s.write(s.a, 3, 1, 2), s.submit(s.a, block.Read, 0, 4, 1, 0)
+	held := s.a.tasks
+	s.a.tasks = nil
+	s.a.data.Inject(blocktest.Fault{Match: blocktest.On(block.Flush), Times: 1, Err: errMedium})
+	f := s.submit(s.a, block.Flush, 0, 0, 0, 0)
+	s.run()
+	s.require(!w.done && !r.done && s.a.engine.local == diskFailed, "waiting for the record")
+	s.arbitrated()
+	s.require(w.answered(block.OK) && r.answered(block.OK) && f.answered(block.OK), "answered by the peer")
+	s.a.tasks = held
+	s.run()
+	s.require(s.a.engine.ops.used == 0, "nothing left")
+}
+
+// The peer learns by itself what the failed disk may lack: one that fails may
+// have lied before, and come back without its last intents and without knowing
+// that it has failed.
+func TestRule08AFailedDiskIsNotTakenAtItsWord(t *testing.T) {
+	s := newScript(t)
+	s.a.meta.Inject(blocktest.Fault{Match: blocktest.On(block.Flush), Lie: true})
+	s.write(s.a, 20, 1, 5)
+	s.run() // on both disks, flushed by none
+	w := s.write(s.a, 40, 1, 6)
+	s.do(s.a, onMetadata)
+	s.do(s.a, onMetadata)
+	s.deliver(s.b)
+	s.do(s.b, nil) // the peer's answer is on its way when the disk fails
+	s.a.data.Inject(blocktest.Fault{Match: blocktest.On(block.Write), Err: errMedium})
+	s.do(s.a, nil)
+	s.arbitrate(s.a)
+	s.require(s.a.engine.remote.named && s.a.engine.window.count == 1, "in flight when the record names the peer")
+	s.require(s.a.engine.Status().Session == Hosting, "not said to be alike any more")
+	s.run()
+	s.require(w.answered(block.OK), "answered by the peer")
+
+	s.a.data.PowerCut(s.rng, 1)
+	s.a.data.Reopen()
+	s.a.meta.PowerCut(s.rng, 1)
+	s.a.meta.Reopen()
+	s.restart(s.a, true)
+	s.require(s.a.engine.local == diskGood && s.a.engine.dirty.Count() == 0, "back without a mark")
+	s.connect()
+	s.run()
+	s.require(s.prim(s.b), "served by the peer, whom the record names")
+	s.arbitrated()
+	s.require(s.a.engine.session.state == Mirroring, "mirrored")
+	s.require(s.a.holds(20) == 5 && s.a.holds(40) == 6, "copied, by the peer's own marks")
+}
+
+// Time in which nobody looked is not held against the disk: a process that was
+// stopped finds its tasks old, not its disk dead.
+func TestRule08AStoppedProcessIsNotAHungDisk(t *testing.T) {
+	s := newScript(t)
+	s.wait(time.Second, s.run)
+	s.hang(s.a)
+	r := s.submit(s.a, block.Read, 0, 0, 1, 0)
+	s.now += time.Minute
+	s.a.engine.CheckDisk(s.now, time.Minute)
+	s.require(s.a.engine.local == diskGood, "good: nobody has looked for a minute")
+	s.a.hung = [2]bool{}
+	s.do(s.a, nil)
+	s.require(r.answered(block.OK), "answered late")
+	s.wait(time.Second, s.run)
+	s.connect()
+	s.run()
+	s.hang(s.a)
+	s.submit(s.a, block.Read, 0, 0, 1, 0)
+	s.wait(2500*time.Millisecond, func() { s.deliver(s.a); s.deliver(s.b) })
+	s.require(s.a.engine.local == diskFailed, "failed: it was looked at all the while")
+}
+
+// What hangs in the disk for the engine itself keeps nobody from meeting the
+// peer again.
+func TestRule08AHungVerifyHoldsNothingUp(t *testing.T) {
+	s := newScript(t)
+	s.must(s.a.engine.Verify(s.now, false))
+	s.a.collect()
+	s.hang(s.a)
+	settle := func() { s.run(); s.arbitrate(s.a) }
+	s.wait(3*time.Second, settle)
+	s.require(s.a.engine.mode() == modeRemote && s.a.engine.verify.busy(), "served by the peer, with reads in the disk")
+	s.cut()
+	r := s.submit(s.a, block.Read, 0, 0, 1, 0)
+	s.connect()
+	s.arbitrated()
+	s.require(r.answered(block.OK), "met, and served again")
+}
+
+// A right that changes while a node becomes primary is the one that it serves by.
+func TestRule16TheRightWhilePromoting(t *testing.T) {
+	s := newScript(t)
+	s.record = record{s.record.epoch + 1, s.a.id, false}
+	s.b.inStep = s.record.epoch
+	s.kill(s.a, false)
+	s.run()
+	s.must(s.b.engine.Promote(s.now, RightAlone, "", func() {}))
+	s.b.collect()
+	s.require(!s.b.engine.Primary() && s.b.engine.NeedsRight(), "about to serve")
+	s.b.engine.SetRight(s.now, RightPair)
+	s.run()
+	s.require(s.b.engine.Primary() && s.b.engine.Status().Right == RightPair, "serves in pair")
+	w := s.write(s.b, 0, 1, 1)
+	s.run()
+	s.require(!w.done, "waiting: it may not acknowledge alone")
+}
+
+// What a source took while it was the secondary, with no intent of its own, is on
+// its disk before the first mark goes because the target has it.
+func TestRule05ASourceFlushesFirst(t *testing.T) {
+	s := newScript(t)
+	s.record = record{s.record.epoch + 1, s.a.id, false}
+	s.b.inStep = s.record.epoch
+	s.write(s.a, 0, 1, 7)
+	s.run()
+	s.kill(s.a, false)
+	s.run()
+	s.require(s.prim(s.b), "taken over")
+	s.arbitrated()
+	s.a.boot()
+	s.connect()
+	s.a.hung = [2]bool{true, false} // nothing is copied yet
+	s.arbitrated()
+	s.require(s.b.engine.session.state == Resyncing, "resyncing")
+	s.b.data.PowerCut(s.rng, 1)
+	s.b.data.Reopen()
+	s.require(s.b.holds(0) == 7, "durable at the source")
+}
+
+// The peer was an equal again while the right to be alone was there still: what
+// both have is flushed before anything more is acknowledged alone.
+func TestRule09FlushedBeforeItPartsAgain(t *testing.T) {
+	s := newScript(t)
+	s.cut()
+	s.arbitrated()
+	s.connect()
+	s.run() // and nobody has taken the right to be alone back
+	s.a.engine.SetRight(s.now, RightAlone)
+	w := s.write(s.a, 0, 1, 7)
+	s.run()
+	s.require(w.answered(block.OK) && s.a.engine.session.state == Mirroring, "mirrored")
+	s.cut()
+	s.a.hung = [2]bool{true, false}
+	r := s.submit(s.a, block.Trim, 0, 9, 1, 8)
+	s.run()
+	s.a.hung = [2]bool{}
+	for s.do(s.a, func(t *block.Task) bool { return onMetadata(t) || t.Op != block.Flush }) > 0 {
+	}
+	s.require(!r.done, "waiting for the flush")
+	s.run()
+	s.require(r.answered(block.OK), "acknowledged after it")
 }
 
 // A generation of its own is durable before the first lone acknowledgement, and

@@ -59,6 +59,9 @@ func (s *script) submit(n *simNode, op block.Op, flags block.Flags, first, count
 		}
 		block.PutRecord(r.Record, op, flags, 0, r.Offset, r.Length)
 		r.each(func(k int) { s.model.begin(k, version) })
+	case op == block.BlockStatus:
+		r.Contexts = block.ContextDirty | block.ContextAllocation
+		r.Extents = [2][]block.Extent{make([]block.Extent, 0, 4), make([]block.Extent, 0, 4)}
 	case op == block.Flush:
 		r.Offset, r.Length, r.snap = 0, 0, s.model.acked
 	}
@@ -93,8 +96,8 @@ func (s *script) deliver(n *simNode) (any bool) {
 	return any
 }
 
-// do carries out the tasks of a node that are there now and that match; nil
-// matches all. It returns how many.
+// do carries out the tasks of a node that are there now, do not hang, and match;
+// nil matches all. It returns how many.
 func (s *script) do(n *simNode, match func(*block.Task) bool) (done int) {
 	if n.engine == nil {
 		return 0
@@ -102,7 +105,7 @@ func (s *script) do(n *simNode, match func(*block.Task) bool) (done int) {
 	tasks := n.tasks
 	n.tasks = nil
 	for _, t := range tasks {
-		if match != nil && !match(t) {
+		if n.hung[t.Target] || match != nil && !match(t) {
 			n.tasks = append(n.tasks, t)
 			continue
 		}
@@ -159,6 +162,9 @@ func (n *simNode) holds(first int64) uint64 {
 func (n *simNode) header() bitmap.Header { return n.stored()[0].Header }
 
 func (r *clientRequest) answered(s block.Status) bool { return r.done && r.Status == s }
+
+// hang makes the disks of a node do nothing from now on.
+func (s *script) hang(n *simNode) { n.hung, n.stuck = [2]bool{true, true}, s.now }
 
 // wait lets time pass in steps of a tick, with everything else going on.
 func (s *script) wait(d time.Duration, between func()) {

@@ -47,6 +47,7 @@ type session struct {
 	reason     string // why there is no session, or none that mirrors
 	since      time.Duration
 	over       string // why the session ends as soon as all is sent; empty if it does not
+	split      bool   // when last compared, both nodes had writes that the other lacks
 	holder     bool   // the record names this node, as last told
 	equal      uint64 // incarnation of the peer that was last an equal
 }
@@ -106,9 +107,8 @@ func (e *Engine) becomeDisconnected(reason string) {
 	if s.over != "" {
 		reason, s.over = s.over, ""
 	}
-	if s.state == Mirroring {
-		s.keptInStep = true
-	}
+	mirrored := s.state == Mirroring
+	s.keptInStep = s.keptInStep || mirrored
 	s.data.drop()
 	s.bulk.drop()
 	s.id, s.greeted, s.theirs = 0, false, nil
@@ -123,9 +123,8 @@ func (e *Engine) becomeDisconnected(reason string) {
 	e.marks.peerLost(e)
 	e.rounds.peerLost(e)
 	e.window.lose(e)
-	stalled := e.window.stalled.take()
-	for o := stalled.pop(); o != nil; o = stalled.pop() {
-		e.run = append(e.run, o)
+	if mirrored && e.primary && e.right == RightAlone && e.local == diskGood {
+		e.partAgain()
 	}
 	e.seekAlone()
 	e.rounds.check(e)
@@ -158,10 +157,7 @@ func (e *Engine) becomeMirroring(reason string) {
 // tick notices a peer that is silent, or that is there and does not
 // acknowledge (rule 15).
 func (s *session) tick(e *Engine) {
-	if s.state == Disconnected {
-		return
-	}
-	if s.state == Draining {
+	if s.state == Disconnected || s.state == Draining {
 		return
 	}
 	limit := e.cfg.PeerTimeout

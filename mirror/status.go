@@ -28,15 +28,18 @@ type Status struct {
 	Session      SessionState
 	Reason       string // why the session is as it is
 	Since        time.Duration
+	Split        bool // when last compared, both nodes had writes that the other lacks
 	PeerPrimary  bool
 	PeerState    string
 	PeerSequence uint64
 
 	State           bitmap.State // of the local disk's content
 	DiskFailed      string       // why, or empty
+	DiskSilent      string       // for how long the last good copy has owed an answer, or empty
 	Generation      bitmap.Generation
 	GenerationCount uint64
 	Base            bitmap.Generation
+	Forced          string // who forced this copy to serve, and when; empty if nobody did
 	KeptInStep      bool
 	DirtyBlocks     int64
 	Intents         int
@@ -45,6 +48,7 @@ type Status struct {
 	InFlight        int
 
 	Source   bool // of the resync under way or last done
+	Equals   bool // the nodes compare two whole disks of one generation: who is preferred is settled, and either could serve
 	Resync   Progress
 	Verify   Progress
 	Verified string // how the last verify ended
@@ -56,12 +60,12 @@ func (e *Engine) Status() Status {
 	s := Status{
 		Volume: e.cfg.Volume, Size: e.size, Primary: e.primary, Right: e.right,
 		Session: e.session.state, Reason: e.session.reason, Since: e.session.since,
-		State: e.contentState(), DiskFailed: e.localWhy,
+		Split: e.session.split, State: e.contentState(), DiskFailed: e.localWhy, DiskSilent: e.silent,
 		Generation: e.header.Generation, GenerationCount: e.header.Generations, Base: e.header.Base,
-		KeptInStep: e.session.keptInStep, DirtyBlocks: e.dirty.Count(),
+		Forced: e.header.Forced, KeptInStep: e.session.keptInStep, DirtyBlocks: e.dirty.Count(),
 		Intents: e.marks.intents.Len(), RegionSize: e.meta.layout.RegionSize(),
 		Frozen: e.frozen.length + e.held.length, InFlight: e.ops.used,
-		Source: e.resync.source, Resync: e.resync.progress, Verify: e.verify.progress, Verified: e.verify.last,
+		Source: e.resync.source, Equals: e.equals(), Resync: e.resync.progress, Verify: e.verify.progress, Verified: e.verify.last,
 		Counters: e.counters,
 	}
 	if e.session.greeted {
@@ -69,3 +73,8 @@ func (e *Engine) Status() Status {
 	}
 	return s
 }
+
+// Dirty reports whether one of count blocks from first on is marked as different,
+// in the memory of this process. A simulation asks it, to hold the marks against
+// what is true; intents and what the peer has not flushed are not in it.
+func (e *Engine) Dirty(first, count int64) bool { return e.dirty.Any(first, count) }

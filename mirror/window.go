@@ -14,7 +14,7 @@ type window struct {
 	next    uint64        // sequence of the next op
 	oldest  uint64        // no earlier one is in the window
 	count   int           // not acknowledged by the peer
-	stalled opQueue       // wait for room
+	stalled opQueue       // wait for room, here or in the backlog
 	latency time.Duration // of the peer's acknowledgements, a sliding mean
 }
 
@@ -78,13 +78,6 @@ func (w *window) each(f func(*op)) {
 		if o := w.slots[seq%windowSlots]; o != nil {
 			f(o)
 		}
-	}
-}
-
-// relaunch lets ops that waited for room try again.
-func (w *window) relaunch(e *Engine) {
-	for w.stalled.length > 0 && len(e.run) < windowSlots/2 && w.room(e) {
-		e.run = append(e.run, w.stalled.pop())
 	}
 }
 

@@ -45,68 +45,62 @@ func (e *Engine) thaw() {
 	e.acknowledgeHeld()
 }
 
-// launch sends what was admitted in this turn to the peer, as one run, and
-// then gives it to the local disk. The order of the run is the order on both.
+// launch sends what was admitted to the peer, as one run, and then gives it to
+// the local disk. The order of the run is the order on both. What finds no room
+// waits, and nobody overtakes it.
 func (e *Engine) launch() {
+	stalled := &e.window.stalled
+	for _, o := range e.run {
+		stalled.push(o)
+	}
+	e.run = e.run[:0]
+	for m := e.mode(); stalled.length > 0 && e.room(m); {
+		e.route(stalled.pop(), m)
+	}
 	if len(e.run) == 0 {
 		return
 	}
-	e.dropUnowed()
-	switch m := e.mode(); m {
-	case modeReplicate, modeRemote:
-		e.replicate(m)
-	case modeAlone:
+	if !e.run[0].lone {
+		e.sendRun(e.run)
+	}
+	if e.local == diskGood {
 		for _, o := range e.run {
-			o.lone = true
-			e.marks.dirtied(e, o)
 			e.writeLocal(o)
-		}
-	case modeFrozen:
-		for _, o := range e.run {
-			e.frozen.push(o)
-		}
-	case modeDead:
-		for _, o := range e.run {
-			e.dropIntents(o)
-			e.answer(o, block.IOError)
 		}
 	}
 	e.run = e.run[:0]
 }
 
-// dropUnowed takes out of the run what nobody waits for any more.
-func (e *Engine) dropUnowed() {
-	kept := e.run[:0]
-	for _, o := range e.run {
-		if e.owed(o) {
-			kept = append(kept, o)
-		} else {
-			e.giveUp(o)
-		}
+// room reports whether one more change may begin. Who serves by way of this disk
+// sees to it itself: what waited here would be our debt.
+func (e *Engine) room(m mode) bool {
+	switch m {
+	case modeReplicate, modeRemote:
+		return e.backlog.room() && e.window.room(e)
+	case modeAlone:
+		return e.remote.hosts || e.backlog.room()
 	}
-	e.run = kept
+	return true
 }
 
-// replicate sends the run to the peer and writes it here.
-func (e *Engine) replicate(m mode) {
-	batch := 0
-	for i, o := range e.run {
-		if !e.window.room(e) {
-			for _, rest := range e.run[i:] {
-				e.window.stalled.push(rest)
-			}
-			e.run = e.run[:i]
-			break
+// route puts a change into the run, or where it waits, or ends it.
+func (e *Engine) route(o *op, m mode) {
+	switch {
+	case !e.owed(o):
+		e.giveUp(o)
+	case m == modeFrozen:
+		e.frozen.push(o)
+	case m == modeDead:
+		e.dropIntents(o)
+		e.answer(o, block.IOError)
+	default:
+		e.backlog.begin(o)
+		if o.lone = m == modeAlone; o.lone {
+			e.marks.dirtied(e, o)
+		} else {
+			e.window.add(e, o)
 		}
-		e.window.add(e, o)
-		batch++
-	}
-	e.sendRun(e.run[:batch])
-	if m == modeRemote {
-		return
-	}
-	for _, o := range e.run[:batch] {
-		e.writeLocal(o)
+		e.run = append(e.run, o)
 	}
 }
 
@@ -137,27 +131,23 @@ func (e *Engine) sendRun(run []*op) {
 
 // writeLocal gives a change to the local disk.
 func (e *Engine) writeLocal(o *op) {
-	o.open, o.local = true, true
-	o.task = block.Task{
+	o.open = true
+	e.assign(o, block.Task{
 		Op: o.kind, Offset: o.offset, Length: o.length, Data: o.data,
-		Punch: e.cfg.Punch && o.flags&block.NoHole == 0, Engine: o,
-	}
-	e.do(&o.task)
+		Punch: e.cfg.Punch && o.flags&block.NoHole == 0,
+	})
 }
 
 // finished: the local disk has answered.
 func (o *op) finished(t *block.Task) {
 	e := o.engine
 	o.local = false
-	switch {
-	case o.orphan:
-		e.ops.orphans--
-		e.ops.put(o)
-	case o.kind == block.Read:
+	switch o.kind {
+	case block.Read:
 		e.readDone(o, t)
-	case o.kind == block.Cache:
+	case block.Cache:
 		e.answer(o, block.OK)
-	case o.kind == block.BlockStatus:
+	case block.BlockStatus:
 		e.allocated(o, t)
 	default:
 		if t.Err != nil {
@@ -167,14 +157,14 @@ func (o *op) finished(t *block.Task) {
 	}
 }
 
-// advance goes on with a change that both disks have answered (rule 2). A disk
-// that failed is not waited for once the record names the peer.
+// advance goes on with a change that both disks have answered (rule 2).
 func (e *Engine) advance(o *op) {
-	if !o.open || o.peer || o.local && !e.abandoned() {
+	if !o.open || o.peer || o.local {
 		return
 	}
 	o.open = false
 	e.window.remove(o)
+	e.backlog.taken(o)
 	switch {
 	case e.local == diskFailed:
 		e.marks.dirtied(e, o) // for the peer to know what this disk lacks
@@ -186,10 +176,6 @@ func (e *Engine) advance(o *op) {
 		e.taken(o)
 	}
 }
-
-// abandoned reports whether the local disk is out of the game, whatever tasks
-// it still holds.
-func (e *Engine) abandoned() bool { return e.local == diskFailed && e.remote.named }
 
 // taken: every disk that must has the change; durability may still be wanted.
 func (e *Engine) taken(o *op) {

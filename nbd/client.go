@@ -37,6 +37,7 @@ type Client struct {
 
 	out writer
 
+	leaving  atomic.Bool // Close has been called
 	once     sync.Once
 	reason   error         // why the connection is no more, set before failed is closed
 	failed   chan struct{} // closed when the receiver is over and takes no more calls
@@ -154,6 +155,7 @@ func (c *Client) BlockStatus(offset, length int64, flags block.Flags) (allocatio
 // Close says goodbye and closes the connection. Requests that are in flight
 // fail with ErrClientClosed.
 func (c *Client) Close() error {
+	c.leaving.Store(true)
 	var b [block.RecordHeader]byte
 	block.PutRecord(b[:], commandDisconnect, 0, 0, 0, 0)
 	impatient := time.AfterFunc(time.Second, func() { _ = c.conn.Close() })

@@ -112,9 +112,13 @@ func (c *Client) relieve() {
 	}
 }
 
-// fail ends the connection for the first reason that is given.
+// fail ends the connection for the first reason that is given. A server that
+// closes it when it is told that this client goes is no reason.
 func (c *Client) fail(err error) {
 	c.once.Do(func() {
+		if c.leaving.Load() {
+			err = ErrClientClosed
+		}
 		c.reason = err
 		_ = c.conn.Close()
 	})

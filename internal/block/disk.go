@@ -107,8 +107,22 @@ func IsHole(d Disk, offset, length int64) bool {
 	if !ok {
 		return false
 	}
-	start, _, err := m.NextData(offset)
+	start, err := firstData(m, offset)
 	return err == nil && start >= offset+length
+}
+
+// dataFinder is a Mapper that finds the start of NextData's range without the
+// end, which can be far away and dear: tmpfs looks at every page up to there.
+type dataFinder interface {
+	firstData(offset int64) (start int64, err error)
+}
+
+func firstData(m Mapper, offset int64) (start int64, err error) {
+	if f, ok := m.(dataFinder); ok {
+		return f.firstData(offset)
+	}
+	start, _, err = m.NextData(offset)
+	return start, err
 }
 
 // Task is one operation that an engine asks of a disk. The engine owns it and

@@ -170,27 +170,38 @@ func (d *fileDisk) Sync() error {
 // NextData implements Mapper. A block device has no holes, nor has a file on a
 // file system that does not say.
 func (d *fileDisk) NextData(offset int64) (start, end int64, err error) {
-	if err := checkRange(d.size, offset, 0); err != nil {
-		return 0, 0, err
-	}
-	if d.device || offset == d.size {
-		return offset, d.size, nil
-	}
-	start, err = unix.Seek(d.fd, offset, unix.SEEK_DATA)
-	switch err {
-	case nil:
-	case unix.ENXIO:
-		return d.size, d.size, nil
-	case unix.EINVAL, unix.EOPNOTSUPP:
-		return offset, d.size, nil
-	default:
-		return 0, 0, ioError("map", d.path, offset, 0, err)
+	start, err = d.firstData(offset)
+	if err != nil || d.device || start == d.size {
+		return start, d.size, err
 	}
 	end, err = unix.Seek(d.fd, start, unix.SEEK_HOLE)
-	if err != nil {
-		return 0, 0, ioError("map", d.path, start, 0, err)
+	switch err {
+	case nil:
+		return start, min(end, d.size), nil
+	case unix.EINVAL, unix.EOPNOTSUPP:
+		return start, d.size, nil
 	}
-	return min(start, d.size), min(end, d.size), nil
+	return 0, 0, ioError("map", d.path, start, 0, err)
+}
+
+// firstData implements dataFinder.
+func (d *fileDisk) firstData(offset int64) (int64, error) {
+	if err := checkRange(d.size, offset, 0); err != nil {
+		return 0, err
+	}
+	if d.device || offset == d.size {
+		return offset, nil
+	}
+	start, err := unix.Seek(d.fd, offset, unix.SEEK_DATA)
+	switch err {
+	case nil:
+		return min(start, d.size), nil
+	case unix.ENXIO:
+		return d.size, nil
+	case unix.EINVAL, unix.EOPNOTSUPP:
+		return offset, nil
+	}
+	return 0, ioError("map", d.path, offset, 0, err)
 }
 
 // WillNeed implements Advisor.

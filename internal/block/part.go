@@ -78,6 +78,19 @@ func (p *part) NextData(offset int64) (start, end int64, err error) {
 	return min(start-p.start, p.length), min(end-p.start, p.length), nil
 }
 
+// firstData implements dataFinder.
+func (p *part) firstData(offset int64) (int64, error) {
+	m, ok := p.disk.(Mapper)
+	if !ok {
+		return offset, nil
+	}
+	start, err := firstData(m, p.start+offset)
+	if err != nil {
+		return 0, err
+	}
+	return min(start-p.start, p.length), nil
+}
+
 func (p *part) WillNeed(offset, length int64) {
 	if a, ok := p.disk.(Advisor); ok {
 		a.WillNeed(p.start+offset, length)

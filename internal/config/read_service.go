@@ -49,6 +49,9 @@ func (r *reader) readService(name string, s *section) Service {
 	if s.has("lone") && len(r.cfg.Witness.Address)+len(r.cfg.Witness.Ping) == 0 {
 		s.fault("lone", "remove it, or add [witness]", "has a meaning only with a witness")
 	}
+	if service.Fence != "" && len(r.cfg.Witness.Address)+len(r.cfg.Witness.Ping) > 0 {
+		s.fault("fence", "remove it, or remove [witness]", "decides where there is neither witness nor ping; two judges could decide for both nodes")
+	}
 
 	volumes := s.tables("volume")
 	if len(volumes) == 0 {

@@ -110,6 +110,8 @@ f.toml:12: witness.ping: stands in for a witness, so it cannot be set together w
 	{"console", "", "[console]\nlisten = \"0.0.0.0:7800\"",
 		`f.toml:11: console.listen: 0.0.0.0:7800 is already used by node.a.address
 f.toml:11: console.listen: 0.0.0.0:7800 is already used by node.b.address`},
+	{"two judges", "", "[service.s]\nfence = \"power off\"\n[witness]\naddress = [\"10.0.0.3:7801\"]",
+		`f.toml:11: service.s.fence: decides where there is neither witness nor ping; two judges could decide for both nodes; hint: remove it, or remove [witness]`},
 	{"words", "", "[service.s]\nprefer = \"c\"\nfailback = \"yes\"\nlone = \"continue\"\npace = \"slow\"",
 		`f.toml:11: service.s.prefer: there is no node "c"
 f.toml:12: service.s.failback: "yes" is unknown; expected "manual" or "auto"

@@ -15,10 +15,14 @@ type job struct {
 	next   *job
 	task   *block.Task   // nil for write-back
 	disk   block.Disk    // on which
-	since  time.Duration // when it was handed over
+	since  time.Duration // when a worker took it
 	took   time.Duration // how long the disk needed
 	mark   int64         // Flush: bytes that had been written before it
 	ranges []extent      // Flush: what to forget afterwards; write-back: what to begin with
+
+	// memory is held while the task's memory is touched, see perform.go.
+	memory   sync.Mutex
+	recalled bool // nobody touches that any more
 }
 
 // extent is a range of bytes.
@@ -90,14 +94,14 @@ func (c *crew) push(j *job) {
 }
 
 func (c *crew) work(i int) {
+	var own workspace
 	for {
 		j := c.take(i)
 		if j == nil {
 			return
 		}
-		start := c.clock()
-		j.perform()
-		j.took = c.clock() - start
+		j.perform(&own)
+		j.took = c.clock() - j.since
 		c.mu.Lock()
 		c.running[i] = nil
 		c.mu.Unlock()
@@ -112,12 +116,17 @@ func (c *crew) take(i int) *job {
 	for c.queue.head == nil && !c.closed {
 		c.arrived.Wait()
 	}
-	c.running[i] = c.queue.pop()
-	return c.running[i]
+	j := c.queue.pop()
+	if j != nil {
+		j.since = c.clock()
+	}
+	c.running[i] = j
+	return j
 }
 
-// oldest is the job that was handed over first and is not done; its task and
-// since do not change meanwhile.
+// oldest is the job that a worker took first and has not done; its task and
+// since do not change meanwhile. What still waits for a worker does not count: a
+// queue may be long because the disk has much to do.
 func (c *crew) oldest() (task *block.Task, since time.Duration, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -126,10 +135,24 @@ func (c *crew) oldest() (task *block.Task, since time.Duration, ok bool) {
 			task, since, ok = j.task, j.since, true
 		}
 	}
-	if j := c.queue.head; j != nil && !ok {
-		task, since, ok = j.task, j.since, true
-	}
 	return task, since, ok
+}
+
+// find returns the job of a task that is not done.
+func (c *crew) find(t *block.Task) *job {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, j := range c.running {
+		if j != nil && j.task == t {
+			return j
+		}
+	}
+	for j := c.queue.head; j != nil; j = j.next {
+		if j.task == t {
+			return j
+		}
+	}
+	return nil
 }
 
 func (c *crew) close() {
@@ -157,64 +180,4 @@ func (r *returns) take() jobs {
 	q := r.done
 	r.done = jobs{}
 	return q
-}
-
-// perform is the part of a job that may wait.
-func (j *job) perform() {
-	advisor, advises := j.disk.(block.Advisor)
-	if j.task == nil {
-		for _, x := range j.ranges {
-			advisor.StartWriteback(x.start, x.length())
-		}
-		return
-	}
-	perform(j.disk, j.task)
-	if !advises || j.task.Err != nil {
-		return
-	}
-	if j.task.Op == block.Flush {
-		for _, x := range j.ranges {
-			advisor.Drop(x.start, x.length())
-		}
-	}
-	if j.task.Drop {
-		j.forget(advisor)
-	}
-}
-
-// forget keeps bulk data from crowding the page cache. What was read goes at
-// once; what was written can go only when it is clean, after the next flush.
-func (j *job) forget(advisor block.Advisor) {
-	switch j.task.Op {
-	case block.Read:
-		advisor.Drop(j.task.Offset, j.task.Length)
-	case block.Write:
-		advisor.StartWriteback(j.task.Offset, j.task.Length)
-	}
-}
-
-// perform does a task in its blocking form and sets Err.
-func perform(disk block.Disk, t *block.Task) {
-	switch t.Op {
-	case block.Read:
-		// Bulk readers know what to do with a hole; it is not read.
-		if t.Zeroes = t.Drop && block.IsHole(disk, t.Offset, t.Length); !t.Zeroes {
-			t.Err = disk.ReadAt(t.Data, t.Offset)
-		}
-	case block.Write:
-		t.Err = disk.WriteAt(t.Data, t.Offset)
-	case block.WriteZeroes, block.Trim:
-		t.Err = disk.Zero(t.Offset, t.Length, t.Punch)
-	case block.Flush:
-		t.Err = disk.Sync()
-	case block.Cache:
-		t.Err = nil
-		if a, ok := disk.(block.Advisor); ok {
-			a.WillNeed(t.Offset, t.Length)
-		}
-	case block.BlockStatus:
-		t.Extents, t.Err = block.Allocation(t.Extents, disk, t.Offset, t.Length)
-	default:
-		t.Err = block.Invalid
-	}
 }

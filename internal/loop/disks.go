@@ -32,7 +32,7 @@ type DiskOptions struct {
 	Workers       int           // goroutines for the data disk, besides the one that syncs
 	SlowAfter     time.Duration // an inline write that took longer sends all writes to the workers
 	UnsyncedLimit int64         // bytes; so does this much written and not synced
-	Writeback     int64         // bytes written after which write-back is begun early
+	Writeback     int64         // bytes written after which write-back may begin early, see policy.go
 	HangAfter     time.Duration // how long Close waits for a disk that does not answer
 
 	// InlineSync carries a flush of the data disk out inline when nothing
@@ -71,13 +71,19 @@ func (o *DiskOptions) setDefaults(l *Loop) {
 //   - a read is tried inline and goes to a worker when it would wait;
 //   - a write is done inline while the disk takes writes quickly, as a page
 //     cache does: not when the last inline one took long, nor when much is
-//     unsynced, nor when it is large or bulk;
-//   - small zeroing and Cache like a write; large on a worker;
+//     unsynced, nor when it is large or bulk, nor when a block that it touches
+//     in part would have to be read from the disk first;
+//   - small zeroing like a write; large, or with a hole punched, on a worker;
 //   - Flush on a worker of its own: an engine has one at a time in flight;
 //   - everything for the metadata disk on one worker, in the order of Do.
 //
 // Tasks of the data disk that are in flight together have no order; an engine
 // never has two that overlap.
+//
+// What is inline can hang all the same when the disk dies at the wrong moment,
+// and the loop with it: Loop.Turning shows that to others. The kernel offers no
+// write to the page cache that rather fails than waits (RWF_NOWAIT) on ext4, on
+// tmpfs and on block devices.
 type Disks struct {
 	loop       *Loop
 	data, meta block.Disk
@@ -102,6 +108,7 @@ type Disks struct {
 	closed bool
 	one    [1]*block.Task
 	vector [][]byte
+	edge   [block.Size]byte
 	policy policy
 }
 
@@ -165,8 +172,22 @@ func (d *Disks) DoAll(tasks []*block.Task) {
 	d.inlineSince.Store(0)
 }
 
-// Stuck is the age of the oldest unfinished task, 0 when there is none. Any
-// goroutine may call it.
+// Recall takes back the memory of a task that does not come back, for a request
+// that goes on without the disk: when it returns, nobody touches Data or Extents
+// any more, and what waited for a worker is not begun. The task itself still
+// comes back when the disk answers, with an outcome that means nothing. A task
+// with Drop cannot be recalled: its memory stays the driver's. Loop's thread only.
+func (d *Disks) Recall(t *block.Task) {
+	for _, c := range d.crews() {
+		if j := c.find(t); j != nil {
+			j.recall()
+			return
+		}
+	}
+}
+
+// Stuck is for how long the disk has owed the answer that it owes longest, 0
+// when there is none. Any goroutine may call it.
 func (d *Disks) Stuck() time.Duration {
 	first := d.clock()
 	now := first
@@ -265,7 +286,9 @@ func (d *Disks) settle(j *job) {
 	if j.task == nil {
 		d.policy.writingBack = false
 	} else {
-		d.learn(j)
+		if !j.recalled {
+			d.learn(j)
+		}
 		d.ready = append(d.ready, j.task)
 	}
 	*j = job{ranges: j.ranges[:0]}
@@ -289,7 +312,7 @@ func (d *Disks) learn(j *job) {
 			d.policy.judgeWorker(j.took)
 		}
 		d.policy.wrote(t)
-		d.writebackEarly(d.clock())
+		d.writebackEarly()
 	}
 }
 

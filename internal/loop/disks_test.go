@@ -168,7 +168,7 @@ func TestTasks(t *testing.T) {
 		task block.Task
 		want []string
 	}{
-		{"write", *write(4096, 100), []string{"write 4096+100"}},
+		{"write", *write(4096, 100), []string{"try 4096+4096", "write 4096+100"}},
 		{"read", block.Task{Op: block.Read, Offset: 4096, Length: 4096, Data: room}, []string{"try 4096+4096"}},
 		{"bulk read", block.Task{Op: block.Read, Length: 4096, Data: room, Drop: true}, []string{"read 0+4096", "drop 0+4096"}},
 		{"zeroes", block.Task{Op: block.WriteZeroes, Offset: 8192, Length: 4096}, []string{"zero(false) 8192+4096"}},
@@ -199,7 +199,7 @@ func TestMerge(t *testing.T) {
 	tasks := []*block.Task{
 		write(0, 4096), write(4096, 4096), write(8192, 8192), // one
 		write(65536, 4096),                                   // alone
-		write(1<<20, 700_000), write(1<<20+700_000, 700_000), // too much for one
+		write(1<<20, 700_416), write(1<<20+700_416, 700_416), // too much for one
 		{Op: block.Read, Length: 16384, Data: make([]byte, 16384)},
 	}
 	on(t, b.l, func() { b.d.DoAll(tasks) })
@@ -208,7 +208,7 @@ func TestMerge(t *testing.T) {
 			t.Fatalf("task %d: another came back, or error %v", i, got.Err)
 		}
 	}
-	b.expect("merge", b.data, "vector 0+16384", "write 65536+4096", "write 1048576+700000", "write 1748576+700000", "try 0+16384")
+	b.expect("merge", b.data, "vector 0+16384", "write 65536+4096", "write 1048576+700416", "write 1748992+700416", "try 0+16384")
 	want := append(append(bytes.Clone(tasks[0].Data), tasks[1].Data...), tasks[2].Data...)
 	if !bytes.Equal(tasks[6].Data, want) {
 		t.Error("read other bytes than were written")
@@ -353,13 +353,13 @@ func TestAdvice(t *testing.T) {
 	b.expect("failed flush", b.data, "write 0+65536", "writeback 0+65536", "sync 0+0")
 
 	b.data.before = nil
-	b.do(write(2<<20, 900_000))
+	b.do(write(2<<20, 983_040))
 	for deadline := time.Now().Add(10 * time.Second); len(b.data.log()) < 2; {
 		if time.Now().After(deadline) {
 			t.Fatal("no early write-back")
 		}
 	}
-	b.expect("early", b.data, "write 2097152+900000", "writeback 0+2997152")
+	b.expect("early", b.data, "write 2097152+983040", "writeback 0+3080192")
 }
 
 // Inline flushes only when asked for, nothing else is under way, and the last
@@ -394,6 +394,12 @@ func TestInlineSync(t *testing.T) {
 		}
 		if got := flush(); got != inline {
 			t.Errorf("InlineSync %v: inline %v after a quick one", inline, got)
+		}
+		for range 3 {
+			b.do(write(0, inlineMove/2))
+		}
+		if flush() {
+			t.Error("a flush of much that had piled up was done inline")
 		}
 	}
 }

@@ -25,7 +25,8 @@
 //	pump.go, park.go                 any net.Conn, fed by two goroutines
 //	shim.go, tlslink.go              TLS as a filter within the turn
 //	disks.go, issue.go               disk tasks: inline while that is quick, else on workers
-//	policy.go, crew.go               when it is quick; the workers
+//	policy.go                        when it is quick
+//	crew.go, perform.go              the workers, and what one does with a task
 //
 // What holds throughout: everything that has no comment to the contrary runs
 // on the loop's thread, so that ports, streams, the core and the disks' policy

@@ -18,10 +18,10 @@ func (d *Disks) begin(t *block.Task, now time.Duration, alone bool) time.Duratio
 		d.finish(t)
 		return now
 	case t.Target == block.Metadata:
-		d.hand(d.clerk, d.meta, t, now)
+		d.hand(d.clerk, d.meta, t)
 		return now
 	case t.Op == block.Flush && !d.mayFlush(alone):
-		d.hand(d.syncer, d.data, t, now)
+		d.hand(d.syncer, d.data, t)
 		return now
 	case t.Op == block.Flush:
 		return d.flushInline(t, now)
@@ -29,11 +29,11 @@ func (d *Disks) begin(t *block.Task, now time.Duration, alone bool) time.Duratio
 		if d.tryRead(t) {
 			return d.clock()
 		}
-	case t.Op != block.BlockStatus && d.mayChange(t):
+	case d.mayChange(t) && d.inCache(t):
 		perform(d.data, t)
 		return d.changed(now, t)
 	}
-	d.hand(d.movers, d.data, t, now)
+	d.hand(d.movers, d.data, t)
 	return now
 }
 
@@ -52,17 +52,42 @@ func (d *Disks) tryRead(t *block.Task) bool {
 	return true
 }
 
-// mayChange says whether a task that changes the disk, or Cache, is done inline.
+// mayChange says whether a task that changes the disk is done inline, so far as
+// its kind and the disk's speed tell.
 func (d *Disks) mayChange(t *block.Task) bool {
-	limit := int64(inlineZero)
-	if t.Op == block.Write {
-		limit = inlineMove
+	if t.Drop || !d.policy.quick() {
+		return false
 	}
-	return !t.Drop && t.Length <= limit && d.policy.quick()
+	switch t.Op {
+	case block.Write:
+		return t.Length <= inlineMove
+	case block.WriteZeroes, block.Trim:
+		return t.Length <= inlineZero && !t.Punch // a hole is a change of the file's extents
+	}
+	return false
 }
 
+// inCache reports whether no block has to be read before the task can change
+// it: those that it touches in part are in the page cache.
+func (d *Disks) inCache(t *block.Task) bool {
+	end := t.Offset + t.Length
+	head, tail := t.Offset/block.Size*block.Size, end/block.Size*block.Size
+	return (head == t.Offset || d.holds(head)) && (tail == end || tail < t.Offset || d.holds(tail))
+}
+
+func (d *Disks) holds(offset int64) bool {
+	if d.try == nil {
+		return false
+	}
+	b := d.edge[:min(block.Size, d.data.Size()-offset)]
+	return d.try.TryReadAt(b, offset) == nil
+}
+
+// mayFlush says whether a flush is done inline: not what has piled up, which
+// nobody may be waiting for.
 func (d *Disks) mayFlush(alone bool) bool {
-	return d.o.InlineSync && alone && d.policy.syncQuick && len(d.policy.bulk) == 0
+	p := &d.policy
+	return d.o.InlineSync && alone && p.syncQuick && len(p.bulk) == 0 && p.written-p.synced <= inlineMove
 }
 
 func (d *Disks) flushInline(t *block.Task, now time.Duration) time.Duration {
@@ -92,7 +117,8 @@ func (d *Disks) run(tasks []*block.Task) int {
 }
 
 func (d *Disks) joins(t *block.Task) bool {
-	return t.Op == block.Write && t.Target == block.Data && d.mayChange(t)
+	whole := (t.Offset|t.Length)%block.Size == 0
+	return t.Op == block.Write && t.Target == block.Data && whole && d.mayChange(t)
 }
 
 // writeRun writes adjacent tasks in one call; they share its outcome.
@@ -117,7 +143,7 @@ func (d *Disks) changed(now time.Duration, tasks ...*block.Task) time.Duration {
 		d.policy.wrote(t)
 		d.finish(t)
 	}
-	d.writebackEarly(after)
+	d.writebackEarly()
 	return after
 }
 
@@ -128,8 +154,8 @@ func (d *Disks) finish(t *block.Task) {
 }
 
 // hand gives a task to workers.
-func (d *Disks) hand(c *crew, disk block.Disk, t *block.Task, now time.Duration) {
-	j := d.newJob(disk, now)
+func (d *Disks) hand(c *crew, disk block.Disk, t *block.Task) {
+	j := d.newJob(disk)
 	j.task, j.mark = t, d.policy.written
 	if t.Op == block.Flush && t.Target == block.Data {
 		j.ranges, d.policy.bulk = d.policy.bulk, j.ranges
@@ -137,18 +163,18 @@ func (d *Disks) hand(c *crew, disk block.Disk, t *block.Task, now time.Duration)
 	c.push(j)
 }
 
-func (d *Disks) writebackEarly(now time.Duration) {
+func (d *Disks) writebackEarly() {
 	if d.advisor == nil || d.closed {
 		return
 	}
 	if span, due := d.policy.writebackDue(); due {
-		j := d.newJob(d.data, now)
+		j := d.newJob(d.data)
 		j.ranges = append(j.ranges, span)
 		d.movers.push(j)
 	}
 }
 
-func (d *Disks) newJob(disk block.Disk, now time.Duration) *job {
+func (d *Disks) newJob(disk block.Disk) *job {
 	d.handed++
 	j := d.unused.pop()
 	if j == nil {
@@ -156,6 +182,6 @@ func (d *Disks) newJob(disk block.Disk, now time.Duration) *job {
 	} else {
 		d.kept--
 	}
-	j.disk, j.since = disk, now
+	j.disk = disk
 	return j
 }

@@ -206,8 +206,11 @@ func (l *Loop) reap() {
 	}
 }
 
-// end leaves nothing open and no post unanswered.
+// end leaves nothing open and no post unanswered. It is a turn, too: what does
+// not return in it is seen from outside.
 func (l *Loop) end() {
+	l.now = l.clock()
+	l.since.Store(max(1, int64(l.now)))
 	l.endPosts()
 	for _, p := range l.ports {
 		p.end(ErrStopped)

@@ -33,6 +33,8 @@ type policy struct {
 	written int64 // bytes, by all writes
 	synced  int64 // of them, durable
 
+	rate float64 // bytes per second that the last long flush made durable; 0: not known
+
 	dirty       int64    // bytes written since write-back was begun last
 	span        extent   // in which they are
 	writingBack bool     // it is being begun
@@ -102,15 +104,25 @@ func (p *policy) remember(x extent) {
 // flushed learns from a flush before which mark bytes had been written.
 func (p *policy) flushed(t *block.Task, mark int64, took time.Duration) {
 	p.syncQuick = took <= p.slowAfter
-	if t.Err == nil {
-		p.synced = max(p.synced, mark)
+	if t.Err != nil {
+		return
 	}
+	if n := mark - p.synced; n >= p.writeback {
+		p.rate = float64(n) / max(took, time.Microsecond).Seconds()
+	}
+	p.synced = max(p.synced, mark)
+	p.dirty = min(p.dirty, p.written-mark)
 }
 
+// flushSpan is how long a flush may take before it pays to begin writing back
+// ahead of it. That costs: a block that is written again soon is written back
+// twice, and meanwhile writes wait for pages that are being written back.
+const flushSpan = 500 * time.Millisecond
+
 // writebackDue returns what to begin writing back early, so that a flush finds
-// little to do.
+// no more to do than the disk does in flushSpan.
 func (p *policy) writebackDue() (extent, bool) {
-	if p.dirty < p.writeback || p.writingBack {
+	if p.dirty < max(p.writeback, int64(p.rate*flushSpan.Seconds())) || p.writingBack {
 		return extent{}, false
 	}
 	p.writingBack, p.dirty = true, 0

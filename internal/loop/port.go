@@ -26,10 +26,11 @@ type Port struct {
 	blocked  bool // the connection took less than there was: wait until writable
 	flushing bool
 
-	broken error // a write failed: read what is left, then end with this
-	ending bool  // will be finished at the end of the turn
-	closed bool  // finished
-	err    error // what the stream is told
+	gate   func() bool // nil, or whether output may leave now
+	broken error       // a write failed: read what is left, then end with this
+	ending bool        // will be finished at the end of the turn
+	closed bool        // finished
+	err    error       // what the stream is told
 }
 
 // Add takes conn over and joins it to s. It is called on the loop's thread, or
@@ -59,6 +60,14 @@ func (p *Port) Flush() {
 	}
 }
 
+// Gate lets output leave only while open says so; open is asked right before
+// each write, so what it says is as old as that. What is held back stays in the
+// stream; a Kick has it looked at again. A connection that ends behind a closed
+// gate takes what it held with it.
+func (p *Port) Gate(open func() bool) { p.gate = open }
+
+func (p *Port) shut() bool { return p.gate != nil && !p.gate() }
+
 // Kick asks for another turn without waiting, for a stream whose room or
 // output changed after it had been looked at.
 func (p *Port) Kick() { p.loop.again = true }
@@ -80,7 +89,7 @@ func (p *Port) watch() bool {
 	p.readable = wanted && read
 	p.writable = p.blocked && write
 	p.loop.wait.watch(p, wanted, p.blocked)
-	return p.readable || p.writable || !p.blocked && p.unsent()
+	return p.readable || p.writable || !p.blocked && p.unsent() && !p.shut()
 }
 
 func (p *Port) unsent() bool { return p.link.unsent() || len(p.stream.Output()) > 0 }
@@ -149,6 +158,9 @@ func (p *Port) flush() {
 	for range flushRounds {
 		out := p.stream.Output()
 		if len(out) == 0 && !p.link.unsent() {
+			break
+		}
+		if p.shut() {
 			break
 		}
 		n, err := p.link.write(out)

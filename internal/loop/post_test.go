@@ -132,11 +132,25 @@ func TestDeadlineInBubble(t *testing.T) {
 	})
 }
 
-// A turn that does not end is seen from outside.
+// A turn that does not end is seen from outside, and so is an end of the loop
+// that does not.
 func TestTurning(t *testing.T) {
 	l := start(t, Options{}, &idleCore{})
+	hangsSeen(t, l, func() {})
+	last := New(Options{})
+	last.Stop()
+	ended := make(chan error, 1)
+	hangsSeen(t, last, func() { go func() { ended <- last.Run(context.Background(), &idleCore{}) }() })
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+func hangsSeen(t *testing.T, l *Loop, begin func()) {
+	t.Helper()
 	entered, leave := make(chan struct{}), make(chan struct{})
 	l.Post(func() { close(entered); <-leave })
+	begin()
 	within(t, "turn", entered)
 	for deadline := time.Now().Add(10 * time.Second); l.Turning() < 20*time.Millisecond; {
 		if time.Now().After(deadline) {

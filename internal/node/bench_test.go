@@ -29,7 +29,7 @@ func BenchmarkPair(b *testing.B) {
 const benchBlocks = 16 << 20 / block.Size
 
 func benchmarkPair(b *testing.B, op block.Op, depth int) {
-	l := newLab(b, "16MiB")
+	l := newPacedLab(b, "16MiB", "safe") // heartbeats allocate: few of them
 	l.prim("alpha")
 	l.waitFor("beta", control.Secondary)
 	l.waitFor("alpha", control.Primary)

@@ -6,40 +6,43 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/twinbd/twinbd/control"
 	"github.com/twinbd/twinbd/internal/config"
 )
 
-// Questions between the nodes about services. One question is under way on a
-// connection at a time.
+// Questions between the nodes that no beat answers. One question is under way on
+// a connection at a time.
 
 // call is a question to the peer.
 type call struct {
-	Verb    string `json:"verb"` // state, learn or give
-	Service string `json:"service"`
-	Epoch   uint64 `json:"epoch,omitempty"` // learn: the next one
+	Verb    string            `json:"verb"`
+	Service string            `json:"service,omitempty"` // act, served, side
+	Volume  string            `json:"volume,omitempty"`  // act, side
+	Act     string            `json:"act,omitempty"`     // act: the action's verb
+	Args    map[string]string `json:"args,omitempty"`    // act
+	Who     string            `json:"who,omitempty"`     // act: who asked the asker
 }
 
 // reply answers a call.
 type reply struct {
-	Error string `json:"error,omitempty"`
-
-	// state
-	State       control.State     `json:"state,omitempty"`
-	Epoch       uint64            `json:"epoch,omitempty"`
-	Serves      bool              `json:"serves,omitempty"`
-	Kept        bool              `json:"kept,omitempty"`        // it has kept running since both were in step
-	Disks       map[string]string `json:"disks,omitempty"`       // what each volume's disk is worth, as in the status
-	Generations map[string]string `json:"generations,omitempty"` // by volume, in full
-	Values      config.Values     `json:"values,omitempty"`      // the configuration, for differences
+	Error    string             `json:"error,omitempty"`
+	Hint     string             `json:"hint,omitempty"`
+	Values   config.Values      `json:"values,omitempty"`   // values: the configuration, for differences
+	Progress *control.Progress  `json:"progress,omitempty"` // act: more follows
+	Done     bool               `json:"done,omitempty"`     // act: it is
+	Ago      float64            `json:"ago,omitempty"`      // served: seconds; 0: it is not served here
+	Side     *control.SplitSide `json:"side,omitempty"`     // side
 }
 
+// The questions.
 const (
-	callState = "state" // what are you for this service?
-	callLearn = "learn" // durably: you are in step in this epoch
-	callGive  = "give"  // the record names you: write me into it
+	callValues = "values" // what is your configuration?
+	callAct    = "act"    // do what your part of this is (pass.go)
+	callServed = "served" // for how long have you been serving?
+	callSide   = "side"   // what do you have of this volume that I lack?
 )
 
 const callTimeout = 3 * time.Second
@@ -77,38 +80,58 @@ func (n *Node) answerCalls(ctx context.Context, conn net.Conn) {
 		if readMessage(conn, &c) != nil {
 			return
 		}
-		if writeMessage(conn, n.answer(ctx, c)) != nil {
+		var err error
+		if c.Verb == callAct {
+			err = n.carryOut(ctx, conn, c)
+		} else {
+			err = writeMessage(conn, n.answerCall(c))
+		}
+		if err != nil {
 			return
 		}
 	}
 }
 
-func (n *Node) answer(ctx context.Context, c call) reply {
-	s := n.service(c.Service)
-	if s == nil {
-		return reply{Error: fmt.Sprintf("service %.80q is not in the configuration of %s", c.Service, n.self.Name)}
-	}
-	var err error
+// answerCall answers what can be answered at once.
+func (n *Node) answerCall(c call) reply {
 	switch c.Verb {
-	case callState:
-		st := s.status()
-		r := reply{State: st.State, Epoch: st.Epoch, Serves: s.serves(), Kept: s.kept(), Disks: make(map[string]string), Generations: make(map[string]string), Values: n.cfg.Values()}
-		for _, v := range st.Volumes {
-			r.Disks[v.Name] = v.Disk
+	case callValues:
+		return reply{Values: n.cfg.Values()}
+	case callServed:
+		return reply{Ago: n.servedFor(c.Service).Seconds()}
+	case callSide:
+		if v := n.volume(c.Volume); v != nil {
+			side := v.side()
+			return reply{Side: &side}
 		}
-		for _, v := range s.volumes {
-			r.Generations[v.cfg.Name] = v.status.Load().Generation.Hex()
+		return reply{Error: fmt.Sprintf("volume %.80q is not in the configuration of %s", c.Volume, n.self.Name)}
+	}
+	return reply{Error: fmt.Sprintf("question %.20q is not known here", c.Verb)}
+}
+
+// compareConfiguration finds out in which keys the peer's configuration differs,
+// now that its digest is this one.
+func (n *Node) compareConfiguration(ctx context.Context, digest string) {
+	differs := ""
+	if digest != n.digest {
+		differs = fmt.Sprintf("the configuration of %s differs", n.peer.Name)
+		if r, err := n.peers.ask(ctx, call{Verb: callValues}); err == nil {
+			keys := config.Diff(n.cfg.Values(), r.Values)
+			differs += " in " + strings.Join(keys, ", ")
 		}
-		return r
-	case callLearn:
-		err = s.learn(ctx, c.Epoch)
-	case callGive:
-		err = s.give(ctx)
-	default:
-		err = fmt.Errorf("question %.20q is not known here", c.Verb)
 	}
-	if err != nil {
-		return reply{Error: err.Error()}
+	n.mu.Lock()
+	news := differs != n.differs
+	n.differs = differs
+	n.mu.Unlock()
+	if !news {
+		return
 	}
-	return reply{}
+	for _, s := range n.services {
+		if differs == "" {
+			s.event("configuration", "different", "same", "", "")
+		} else {
+			s.event("configuration", "same", "different", differs+"; hint: use the same file on both nodes", "")
+		}
+	}
 }

@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/twinbd/twinbd/control"
 	"github.com/twinbd/twinbd/internal/block"
@@ -33,7 +35,7 @@ const maxClients = 32
 func openExport(v *volume) (*export, error) {
 	n := v.service.node
 	at := v.cfg.Export[n.self.Name]
-	listener, err := listenExport(at)
+	listener, err := listenExport(at, v.service.floats(at))
 	if err != nil {
 		return nil, fmt.Errorf("export of %s: %w", v.cfg.Name, err)
 	}
@@ -51,9 +53,24 @@ func openExport(v *volume) (*export, error) {
 	return x, nil
 }
 
-func listenExport(at config.Export) (net.Listener, error) {
+// floats reports whether an export is bound to a virtual address of the service:
+// then it listens before the address is there.
+func (s *service) floats(at config.Export) bool {
+	host, _, err := net.SplitHostPort(at.Address)
+	if err != nil {
+		return false
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && slices.ContainsFunc(s.cfg.IP, func(v config.VirtualIP) bool { return v.Prefix.Addr() == ip })
+}
+
+func listenExport(at config.Export, floats bool) (net.Listener, error) {
 	if at.Network != "unix" {
-		l, err := net.Listen(at.Network, at.Address)
+		var how net.ListenConfig
+		if floats {
+			how.Control = freebind
+		}
+		l, err := how.Listen(context.Background(), at.Network, at.Address)
 		if err != nil {
 			return nil, &control.Refusal{Message: err.Error(), Hint: "another process has the port, or the address is not this machine's"}
 		}

@@ -16,7 +16,6 @@ import (
 
 	"github.com/twinbd/twinbd/control"
 	"github.com/twinbd/twinbd/failover"
-	"github.com/twinbd/twinbd/internal/block"
 	"github.com/twinbd/twinbd/internal/config"
 	"github.com/twinbd/twinbd/internal/trust"
 	"github.com/twinbd/twinbd/mirror"
@@ -29,7 +28,10 @@ type Node struct {
 	keys        *trust.Keys // nil in a lab without keys
 	log         *slog.Logger
 	version     string
-	incarnation uint64 // of this process
+	incarnation uint64               // of this process
+	clock       func() time.Duration // runs during suspend
+	wall        func() time.Time     // for people: decides nothing
+	digest      string               // of the configuration
 
 	dir      failover.Directory
 	witness  failover.Witness // nil: none is configured
@@ -40,12 +42,19 @@ type Node struct {
 	exports  []*export
 	control  net.Listener
 	events   *control.Events
+
+	mu             sync.Mutex
+	differs        string // how the peer's configuration differs
+	clocks         string // how the peer's wall clock differs
+	behind         int    // so many beats in a row came from a clock that is behind, or came late
+	witnessProblem string // why the witness was not reached
 }
 
 // Options are what a node needs besides its configuration.
 type Options struct {
 	Log     *slog.Logger
 	Version string
+	Wall    func() time.Time // the time of day, for people; nil: time.Now
 }
 
 // keptEvents is how many events a node keeps in memory.
@@ -57,6 +66,10 @@ func Open(cfg *config.Config, self string, o Options) (n *Node, err error) {
 	n = &Node{
 		cfg: cfg, self: cfg.Node(self), peer: cfg.Peer(self), log: o.Log, version: o.Version,
 		volumes: make(map[string]*volume), events: control.NewEvents(keptEvents),
+		clock: failover.NewClock(), wall: o.Wall, digest: cfg.Digest(),
+	}
+	if n.wall == nil {
+		n.wall = time.Now
 	}
 	if n.self == nil {
 		return nil, fmt.Errorf("node %q is not in the configuration", self)
@@ -116,28 +129,6 @@ func (n *Node) openServices() error {
 	return nil
 }
 
-func (n *Node) openWitness() error {
-	if len(n.cfg.Witness.Address) == 0 {
-		return nil
-	}
-	config := failover.ClientConfig{Cluster: n.cfg.Cluster, From: n.self.Name, Addresses: n.cfg.Witness.Address}
-	if n.keys != nil {
-		config.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
-			conn, err := new(net.Dialer).DialContext(ctx, network, address)
-			if err != nil {
-				return nil, err
-			}
-			return n.keys.Connect(ctx, conn, witnessName)
-		}
-	}
-	var err error
-	n.client, err = failover.NewClient(config)
-	n.witness = n.client
-	return err
-}
-
-const witnessName = config.WitnessName
-
 // close gives up what Open opened, when nothing has run.
 func (n *Node) close() {
 	for _, x := range n.exports {
@@ -170,9 +161,13 @@ func (n *Node) Run(ctx context.Context) error {
 		group.run("volume "+v.cfg.Name, func() error { return v.run(loops) })
 	}
 	running := ctx
-	ctx, cancel := context.WithCancelCause(ctx)
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	for _, s := range n.services {
 		group.run("service "+s.cfg.Name, func() error { return s.run(ctx) })
+		group.run("addresses of "+s.cfg.Name, func() error { return s.app.addresses.run(ctx) })
+	}
+	for _, w := range n.peers.paths {
+		group.run("path to "+w.at.String(), func() error { return n.peers.beatOn(ctx, w) })
 	}
 	for _, l := range n.peers.listeners {
 		group.run("peer listener", func() error { return n.peers.serve(ctx, l) })
@@ -181,15 +176,13 @@ func (n *Node) Run(ctx context.Context) error {
 		for _, v := range n.volumes {
 			group.run("peer dialler", func() error { return n.peers.keepConnected(ctx, v) })
 		}
-	} else {
-		group.run("announcement", func() error { return n.peers.announce(ctx) })
 	}
 	for _, x := range n.exports {
 		group.run("export of "+x.volume.cfg.Name, func() error { return x.run(ctx) })
 	}
 	group.run("control socket", func() error { return control.Serve(ctx, n.control, n, n.events, n.log) })
 	err := group.first(running)
-	n.stop()
+	n.stop(context.WithoutCancel(running))
 	cancel(errStopping)
 	stopLoops()
 	err = errors.Join(err, group.wait())
@@ -204,32 +197,33 @@ func (n *Node) Run(ctx context.Context) error {
 
 var errStopping = errors.New("the node stops")
 
-// stopTimeout is how long a stopping node waits for its disks.
+// stopTimeout is how long a stopping node waits for its disks and its peer,
+// besides what the user's stop commands may take.
 const stopTimeout = 10 * time.Second
 
-// stop ends serving in good order. What cannot be done in time is left to the
-// marks, which are durable.
-func (n *Node) stop() {
-	deadline := time.NewTimer(stopTimeout)
-	defer deadline.Stop()
-	var flushed sync.WaitGroup
-	for _, v := range n.volumes {
-		flushed.Add(1)
-		v.do(func(now time.Duration) {
-			v.expel()
-			v.engine.Demote(now, block.ShuttingDown, sync.OnceFunc(flushed.Done))
-			v.dispatch()
+// stop ends serving in good order (rule 24): a primary hands over, a secondary
+// gives its word; neither costs the peer a timeout. What cannot be done in time
+// is left to the marks, which are durable.
+func (n *Node) stop(ctx context.Context) {
+	limit := stopTimeout
+	for _, s := range n.cfg.Services {
+		if len(s.Start)+len(s.Stop) > 0 {
+			limit = stopTimeout + stopLimit
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	var all sync.WaitGroup
+	for _, s := range n.services {
+		all.Go(func() {
+			if err := s.quit(ctx); err != nil {
+				s.log.Warn("stopped before everything was handed over and flushed", "error", err)
+			}
 		})
 	}
-	done := make(chan struct{})
-	go func() { flushed.Wait(); close(done) }()
-	select {
-	case <-done:
-	case <-deadline.C:
-		n.log.Warn("stopped before all disks were flushed", "after", stopTimeout)
-	}
+	all.Wait()
 	for _, v := range n.volumes {
-		v.do(func(now time.Duration) {
+		v.doUntil(ctx.Done(), func(now time.Duration) {
 			v.engine.Bye(now, n.self.Name+" stops")
 			if v.data != nil {
 				v.data.Flush()

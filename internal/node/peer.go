@@ -5,14 +5,17 @@ package node
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,14 +28,15 @@ import (
 // who dialled, saying what it is for, and one answer; both are JSON behind a
 // length of two bytes. Of each volume the node whose name comes first dials:
 // a data and a bulk connection, which find each other by the link's number.
-// Each node dials one more, for questions about services (call.go).
+// For heartbeats each node dials every address of the other (beat.go); besides
+// there are questions (call.go), and a way to the witness through the peer.
 
 // preamble says what a connection is for.
 type preamble struct {
 	Protocol int    `json:"protocol"` // 1
 	Cluster  string `json:"cluster"`
 	From     string `json:"from"`
-	Kind     string `json:"kind"`             // data, bulk or call
+	Kind     string `json:"kind"`             // data, bulk, beat, call or relay
 	Volume   string `json:"volume,omitempty"` // data and bulk
 	Link     string `json:"link,omitempty"`   // data and bulk: joins the two
 }
@@ -45,7 +49,12 @@ type welcome struct {
 const (
 	kindData = "data"
 	kindBulk = "bulk"
+	kindBeat = "beat"
 	kindCall = "call"
+
+	// kindRelay asks to be put through to the witness: what follows is between
+	// the asker and the witness, keys included.
+	kindRelay = "relay"
 
 	maxPreamble    = 4 << 10
 	greetTimeout   = 5 * time.Second
@@ -59,12 +68,18 @@ const (
 type peers struct {
 	node      *Node
 	listeners []net.Listener
+	paths     []*path
 
-	mu      sync.Mutex
-	half    map[string]halfLink // data connections that wait for their bulk, by volume
-	knock   chan struct{}       // closed, and made anew, when the peer connects for a question
-	problem string              // why the last dial failed
-	refused string              // why the peer's last one was refused here
+	mu       sync.Mutex
+	half     map[string]halfLink          // data connections that wait for their bulk, by volume
+	heard    map[netip.Addr]time.Duration // when a beat last came from there
+	knock    chan struct{}                // closed, and made anew, when the peer connects to send beats
+	problems map[string]string            // why the last dial of each way failed; empty: it did not
+	refused  string                       // why the peer's last one was refused here
+	turned   struct {                     // the refusal that is in the log
+		why string
+		at  time.Duration
+	}
 }
 
 // halfLink is a data connection whose bulk connection has not come yet.
@@ -74,7 +89,13 @@ type halfLink struct {
 }
 
 func listenPeers(n *Node) (*peers, error) {
-	p := &peers{node: n, half: make(map[string]halfLink), knock: make(chan struct{})}
+	p := &peers{
+		node: n, half: make(map[string]halfLink), heard: make(map[netip.Addr]time.Duration), knock: make(chan struct{}),
+		problems: make(map[string]string),
+	}
+	for _, at := range n.peer.Address {
+		p.paths = append(p.paths, newPath(at))
+	}
 	for _, at := range n.self.Address {
 		l, err := net.Listen("tcp", at.String())
 		if err != nil {
@@ -118,9 +139,7 @@ func (p *peers) serve(ctx context.Context, l net.Listener) error {
 		wg.Go(func() {
 			conn, hello, err := p.accept(ctx, conn)
 			<-slots
-			p.noteAccept(hello, err)
-			if err != nil {
-				p.node.log.Warn("connection refused", "from", l.Addr(), "error", err)
+			if p.noteAccept(hello, err); err != nil {
 				return
 			}
 			p.take(ctx, conn, hello)
@@ -169,7 +188,11 @@ func (p *peers) check(h preamble) error {
 		return fmt.Errorf("both nodes say that they are %q: check --node or the host names", h.From)
 	case h.From != n.peer.Name:
 		return fmt.Errorf("node %q is not the peer of %q", h.From, n.self.Name)
-	case h.Kind == kindCall:
+	case h.Kind == kindCall, h.Kind == kindBeat:
+		return nil
+	case h.Kind == kindRelay && n.client == nil:
+		return fmt.Errorf("%s has no witness", n.self.Name)
+	case h.Kind == kindRelay:
 		return nil
 	case h.Kind != kindData && h.Kind != kindBulk || len(h.Link) != 32:
 		return fmt.Errorf("connection of kind %.20q is not known here", h.Kind)
@@ -183,8 +206,12 @@ func (p *peers) check(h preamble) error {
 func (p *peers) take(ctx context.Context, conn net.Conn, h preamble) {
 	switch h.Kind {
 	case kindCall:
-		p.knocked()
 		p.node.answerCalls(ctx, conn)
+	case kindBeat:
+		p.knocked()
+		p.hear(ctx, conn)
+	case kindRelay:
+		p.node.relay(ctx, conn)
 	case kindData:
 		p.mu.Lock()
 		if old, ok := p.half[h.Volume]; ok { // its bulk connection never came
@@ -219,7 +246,7 @@ func (p *peers) keepConnected(ctx context.Context, v *volume) error {
 		if err == nil {
 			err = p.connectVolume(ctx, v)
 		}
-		p.note(err)
+		p.note("volume "+v.cfg.Name, err)
 		if err == nil && v.loop.Clock()-began > 2*redialAtMost {
 			pause = redialAfter
 		}
@@ -235,8 +262,8 @@ func (p *peers) keepConnected(ctx context.Context, v *volume) error {
 	return nil
 }
 
-// waitForKnock pauses until the peer connects for a question, and reports
-// whether it did: who has just started asks, so that nobody waits for the
+// waitForKnock pauses until the peer connects to send beats, and reports whether
+// it did: who has just started does so at once, so that nobody waits for the
 // dialler's next try.
 func (p *peers) waitForKnock(ctx context.Context, pause time.Duration) bool {
 	p.mu.Lock()
@@ -253,7 +280,7 @@ func (p *peers) waitForKnock(ctx context.Context, pause time.Duration) bool {
 	return false
 }
 
-// knocked wakes the diallers.
+// knocked wakes the diallers of volumes.
 func (p *peers) knocked() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -261,34 +288,39 @@ func (p *peers) knocked() {
 	p.knock = make(chan struct{})
 }
 
-// announce knocks at the peer, which dials, until it has answered once.
-func (p *peers) announce(ctx context.Context) error {
-	for ctx.Err() == nil {
-		if _, err := p.ask(ctx, call{Verb: callState, Service: p.node.services[0].cfg.Name}); err == nil {
-			return nil
-		}
-		wait(ctx, redialAtMost)
-	}
-	return nil
-}
-
-// note remembers how a dial went, and logs it when it is news.
-func (p *peers) note(err error) {
-	problem := ""
+// note remembers how one way to the peer went, a path of beats or a volume, and
+// logs it when it is news.
+func (p *peers) note(way string, err error) {
+	why := ""
 	if err != nil {
-		problem = err.Error()
+		why = err.Error()
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		why = op.Err.Error() // without the port of this side, which is another one each time
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if problem != "" && problem != p.problem {
-		p.node.log.Warn("peer not reached", "error", problem)
+	if why != "" && why != p.problems[way] {
+		p.node.log.Warn("peer not reached", "way", way, "error", err)
 	}
-	p.problem = problem
+	p.problems[way] = why
+}
+
+// problem is what is wrong with the ways to the peer, or empty.
+func (p *peers) problem() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, way := range slices.Sorted(maps.Keys(p.problems)) {
+		if why := p.problems[way]; why != "" {
+			return way + ": " + why
+		}
+	}
+	return p.refused
 }
 
 // noteAccept remembers why the peer was refused. It dials volumes only from one
 // side, so the other learns here what is wrong. What strangers want is nothing
-// of the status.
+// of the status. Who tries again and again is in the log once a minute.
 func (p *peers) noteAccept(h preamble, err error) {
 	_, wrongKey := errors.AsType[*trust.WrongKey](err)
 	p.mu.Lock()
@@ -296,8 +328,17 @@ func (p *peers) noteAccept(h preamble, err error) {
 	switch {
 	case err == nil:
 		p.refused = ""
+		return
 	case wrongKey, h.From != "":
 		p.refused = err.Error()
+	}
+	why := err.Error()
+	if cause := errors.Unwrap(err); cause != nil {
+		why = cause.Error() // without the other side's port
+	}
+	if now := p.node.clock(); why != p.turned.why || now-p.turned.at >= time.Minute {
+		p.turned.why, p.turned.at = why, now
+		p.node.log.Warn("connection refused", "error", err)
 	}
 }
 
@@ -319,9 +360,14 @@ func (p *peers) connectVolume(ctx context.Context, v *volume) error {
 	return v.connect(ctx, data, bulk)
 }
 
+func (p *peers) preamble(h preamble) preamble {
+	h.Protocol, h.Cluster, h.From = 1, p.node.cfg.Cluster, p.node.self.Name
+	return h
+}
+
 // dial connects to the peer by the first of its addresses that works.
 func (p *peers) dial(ctx context.Context, h preamble) (net.Conn, error) {
-	h.Protocol, h.Cluster, h.From = 1, p.node.cfg.Cluster, p.node.self.Name
+	h = p.preamble(h)
 	var errs []error
 	for _, at := range p.node.peer.Address {
 		conn, err := p.dialAt(ctx, at, h)
@@ -393,8 +439,23 @@ func writeMessage(w io.Writer, v any) error {
 	if len(b) > 1<<16-1 {
 		return fmt.Errorf("message of %d bytes is too long", len(b))
 	}
-	_, err = w.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(b))), b...))
+	return writeText(w, b)
+}
+
+func writeText(w io.Writer, b []byte) error {
+	_, err := w.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(b))), b...))
 	return err
+}
+
+// underneath is the connection below TLS and the loop's shim.
+func underneath(conn net.Conn) net.Conn {
+	if t, ok := conn.(*tls.Conn); ok {
+		conn = t.NetConn()
+	}
+	if s, ok := conn.(*loop.Shim); ok {
+		conn = s.Conn
+	}
+	return conn
 }
 
 // readMessage reads what writeMessage sent, and not a byte more.

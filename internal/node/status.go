@@ -9,6 +9,7 @@ import (
 
 	"github.com/twinbd/twinbd/bitmap"
 	"github.com/twinbd/twinbd/control"
+	"github.com/twinbd/twinbd/failover"
 	"github.com/twinbd/twinbd/internal/block"
 	"github.com/twinbd/twinbd/mirror"
 )
@@ -24,74 +25,79 @@ func (n *Node) Status() control.Status {
 }
 
 func (s *service) status() control.ServiceStatus {
+	m := &s.shown.Load().machine
 	s.mu.Lock()
-	role, right, state, why, since := s.role, s.right, s.state, s.why, s.since
+	since, peer := s.since, s.about
 	s.mu.Unlock()
+	d := m.Durable()
 	st := control.ServiceStatus{
-		Name: s.cfg.Name, Epoch: state.Epoch, Maintenance: state.Maintenance, Role: "none",
+		Name: s.cfg.Name, State: control.State(m.State()), Colour: control.Colour(m.Colour()), UpToDate: m.UpToDate(),
+		Reason: m.Reason(), Role: "none", Epoch: d.View.Epoch, Maintenance: d.Maintenance,
 		Peer: control.PeerStatus{Name: s.node.peer.Name, Connection: "connecting", Since: since},
 	}
-	mirrored, connected, peerServes, behind := true, true, false, ""
+	switch {
+	case m.Serving():
+		st.Role = "primary"
+	case st.State == control.Secondary:
+		st.Role = "secondary"
+	}
+	connected, behind := true, ""
 	for _, v := range s.volumes {
-		m := v.status.Load()
-		st.Volumes = append(st.Volumes, s.volumeStatus(v, m))
-		mirrored = mirrored && m.Session == mirror.Mirroring
-		connected = connected && m.Session >= mirror.Comparing
-		peerServes = peerServes || m.PeerPrimary
-		if m.Session != mirror.Mirroring && behind == "" {
-			behind = fmt.Sprintf("volume %s: %s", v.cfg.Name, sessionText(m))
+		ms := v.status.Load()
+		st.Volumes = append(st.Volumes, s.volumeStatus(v, ms))
+		connected = connected && ms.Session >= mirror.Comparing
+		if ms.Session != mirror.Mirroring && behind == "" {
+			behind = fmt.Sprintf("volume %s: %s", v.cfg.Name, sessionText(ms))
 		}
 		if k := v.linked.Load(); k != nil {
 			st.Peer.Address = k.remote
 		}
 	}
-	if connected {
-		st.Peer.Connection = "connected"
-	} else {
-		s.node.peers.mu.Lock()
-		st.Peer.Problem = cmp.Or(s.node.peers.problem, s.node.peers.refused)
-		s.node.peers.mu.Unlock()
+	if behind != "" && st.State != control.Stop {
+		st.Reason += "; " + behind
 	}
-	s.judge(&st, role, mirrored, peerServes, behind)
-	if role == rolePrimary && !mirrored && right != mirror.RightAlone {
-		st.Colour = control.NotReady
-		st.Reason = "holds all requests until it may go on alone: clients wait, nothing fails; " + behind
+	if m.PeerAudible() {
+		st.Peer.State = peer.State
 	}
-	if why != "" {
-		st.Reason += "; " + why
-		if st.Colour == control.Ready {
-			st.Colour = control.Transient
-		}
-	}
+	s.judgePeer(&st.Peer, m, connected)
+	st.Problems = s.problems(m)
 	return st
 }
 
-// judge gives the state in SafeKit's words, and one sentence why.
-func (s *service) judge(st *control.ServiceStatus, role role, mirrored, peerServes bool, behind string) {
-	peer := s.node.peer.Name
+// judgePeer says how this node stands with the other.
+func (s *service) judgePeer(p *control.PeerStatus, m *failover.Machine, connected bool) {
+	p.Problem = s.node.peers.problem()
 	switch {
-	case role == rolePrimary && mirrored:
-		st.State, st.Colour, st.UpToDate, st.Role = control.Primary, control.Ready, true, "primary"
-		st.Reason = fmt.Sprintf("serves; %s has every write", peer)
-	case role == rolePrimary:
-		st.State, st.Colour, st.UpToDate, st.Role = control.Alone, control.Transient, true, "primary"
-		st.Reason = "serves alone; " + behind
-	case mirrored && peerServes:
-		st.State, st.Colour, st.UpToDate, st.Role = control.Secondary, control.Ready, true, "secondary"
-		st.Reason = fmt.Sprintf("follows %s and has every write", peer)
-	case peerServes:
-		st.State, st.Colour, st.Role = control.Secondary, control.Transient, "secondary"
-		st.Reason = fmt.Sprintf("catches up with %s; %s", peer, behind)
-	case mirrored:
-		st.State, st.Colour, st.UpToDate = control.Wait, control.Transient, true
-		st.Reason = fmt.Sprintf("both nodes have the same data and none serves: run `twinbd prim %s` on one", s.cfg.Name)
-	case role == roleLost:
-		st.State, st.Colour = control.Wait, control.NotReady
-		st.Reason = fmt.Sprintf("the record names %s: waits to follow it; %s", peer, behind)
-	default:
-		st.State, st.Colour = control.Wait, control.Transient
-		st.Reason = fmt.Sprintf("waits for %s, or for `twinbd prim %s`; %s", peer, s.cfg.Name, behind)
+	case connected:
+		p.Connection, p.Problem = "connected", ""
+	case m.PeerAudible():
+		p.Problem = cmp.Or(p.Problem, "it is heard, and the volumes are not connected")
 	}
+}
+
+// problems are what somebody should look at, besides the state.
+func (s *service) problems(m *failover.Machine) []control.Problem {
+	n := s.node
+	var list []control.Problem
+	add := func(message, hint string) {
+		if message != "" {
+			list = append(list, control.Problem{Message: message, Hint: hint})
+		}
+	}
+	n.mu.Lock()
+	differs, clocks, witness := n.differs, n.clocks, n.witnessProblem
+	n.mu.Unlock()
+	add(clocks, "nothing depends on it but the times in the logs; set up NTP on both")
+	add(differs, "use the same file on both nodes")
+	if n.witness != nil && !m.ReachesWitness() && witness != "" {
+		add("the witness is not reached: "+witness, "start `twinbd witness` there, or look at the network between")
+	}
+	add(s.app.addresses.trouble(), "")
+	if m.Settings().Arbiter == failover.ByPing {
+		add("a router stands in for a witness: after a network cut both nodes may serve; that is found, and nothing is discarded without you",
+			"set up `twinbd witness` on any third machine")
+	}
+	return list
 }
 
 // sessionText says in a few words how a volume stands with the peer.
@@ -124,17 +130,36 @@ func (s *service) volumeStatus(v *volume, m *mirror.Status) control.VolumeStatus
 	}
 	st.Resync = s.progress(v, m)
 	if m.DiskFailed != "" {
-		st.Problems = append(st.Problems, control.VolumeProblem{
-			Message: "the disk has failed: " + m.DiskFailed, Hint: "replace it and run `twinbd create --anew " + v.cfg.Name + "`",
+		st.Problems = append(st.Problems, control.Problem{Message: "the disk has failed: " + m.DiskFailed, Hint: s.failedHint(v, m)})
+	}
+	if m.DiskSilent != "" {
+		st.Problems = append(st.Problems, control.Problem{
+			Message: fmt.Sprintf("clients wait for the disk %s, the last good copy: %s", v.store.diskPath(), m.DiskSilent),
+			Hint:    "look at the kernel's log and the disk's controller; when it answers, the service goes on",
+		})
+	}
+	if m.Split {
+		st.Problems = append(st.Problems, control.Problem{
+			Message: fmt.Sprintf("split brain: both nodes have writes that the other lacks; %d blocks (%d KiB) are this node's own", m.DirtyBlocks, m.DirtyBlocks*block.Size>>10),
+			Hint:    "`twinbd resolve " + v.cfg.Name + "` shows both sides, and ends it as you say",
 		})
 	}
 	if m.Session == mirror.Mirroring && m.DirtyBlocks > 0 {
-		st.Problems = append(st.Problems, control.VolumeProblem{
+		st.Problems = append(st.Problems, control.Problem{
 			Message: fmt.Sprintf("%d blocks differ although the disks are mirrored: a verify found them", m.DirtyBlocks),
 			Hint:    "`twinbd resync` copies them from the primary",
 		})
 	}
 	return st
+}
+
+// failedHint is what to do about a failed disk. One that may be the only copy is
+// not to be wiped on our word.
+func (s *service) failedHint(v *volume, m *mirror.Status) string {
+	if m.Session == mirror.Hosting || s.shown.Load().machine.PeerServes() {
+		return "replace it and run `twinbd create --anew " + v.cfg.Name + "`"
+	}
+	return fmt.Sprintf("no good copy is known to be at %s: keep this disk; the guide says how to serve from it all the same", s.node.peer.Name)
 }
 
 // progress is nil when neither a resync nor a verify runs.

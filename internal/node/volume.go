@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,6 +31,10 @@ type volume struct {
 	loop    *loop.Loop
 	status  atomic.Pointer[mirror.Status]
 	linked  atomic.Pointer[link] // the links to the peer, nil while there are none
+	lease   lease                // until when replies may leave
+
+	resolving sync.Mutex    // held while a split is being resolved here
+	lost      chan struct{} // closed when the loop hangs and is not waited for any more
 
 	engine   *mirror.Engine
 	disks    *loop.Disks
@@ -47,7 +52,7 @@ type link struct {
 }
 
 // unsyncedLimit is how much may be written and not synced before writes go to
-// workers: twice what the engine lets come together before it flushes by
+// workers: the most that the engine lets come together before it flushes by
 // itself, so that it only counts when the flush does not keep up.
 const unsyncedLimit = 512 << 20
 
@@ -57,7 +62,8 @@ func openVolume(s *service, cfg *config.Volume, incarnation uint64) (*volume, er
 	v := &volume{
 		cfg: cfg, service: s, log: n.log.With("volume", cfg.Name),
 		store:    &store{cfg: n.cfg, volume: cfg, node: n.self.Name},
-		sessions: make(map[*nbd.Session]*loop.Port),
+		lease:    lease{clock: n.clock},
+		sessions: make(map[*nbd.Session]*loop.Port), lost: make(chan struct{}),
 	}
 	if err := v.store.open(); err != nil {
 		return nil, err
@@ -71,19 +77,45 @@ func openVolume(s *service, cfg *config.Volume, incarnation uint64) (*volume, er
 		v.log.Warn("metadata page is damaged: its blocks count as dirty", "page", p)
 	}
 	v.loop = loop.New(loop.Options{Name: cfg.Name, Logger: v.log})
-	v.disks = loop.NewDisks(v.loop, v.store.data, v.store.meta, loop.DiskOptions{InlineSync: true, UnsyncedLimit: unsyncedLimit}, v.finished)
+	v.drive(v.store.data, v.store.meta)
 	v.engine = mirror.New(mirror.Config{
 		Cluster: n.cfg.Cluster, Volume: cfg.Name, Node: n.self.Name, Peer: n.peer.Name,
 		Punch: cfg.Thin, PeerTimeout: s.cfg.PeerTimeout, DiskTimeout: s.cfg.DiskTimeout,
 		Compress: true, Incarnation: incarnation, Random: rand.Reader,
-		Arbiter: v, Observe: v.observe,
+		Arbiter: v, Observe: v.observe, Recall: func(t *block.Task) { v.disks.Recall(t) },
 	}, m)
 	v.publish()
 	return v, nil
 }
 
-// run drives the volume until ctx ends, then closes its disks.
+// drive makes what carries out the engine's tasks.
+func (v *volume) drive(data, meta block.Disk) {
+	o := loop.DiskOptions{InlineSync: true, UnsyncedLimit: unsyncedLimit}
+	v.disks = loop.NewDisks(v.loop, data, meta, o, v.finished)
+}
+
+// run drives the volume until ctx ends, and looks from outside whether its loop
+// turns. At the end a loop that hangs is not waited for.
 func (v *volume) run(ctx context.Context) error {
+	ended := make(chan error, 1)
+	go func() { ended <- v.turn(ctx) }()
+	tick := time.NewTicker(v.patience() / 8)
+	defer tick.Stop()
+	for w := (watch{volume: v}); ; {
+		select {
+		case err := <-ended:
+			return err
+		case <-tick.C:
+		}
+		if w.look(); w.hung && ctx.Err() != nil {
+			close(v.lost)
+			return fmt.Errorf("stop volume %s: %s; what it left undone is marked", v.cfg.Name, v.hungWhy())
+		}
+	}
+}
+
+// turn runs the loop, then closes the disks.
+func (v *volume) turn(ctx context.Context) error {
 	err := v.loop.Run(ctx, v)
 	if closeErr := v.disks.Close(); closeErr != nil {
 		return errors.Join(err, closeErr) // a hung disk is not closed: it is in use
@@ -149,31 +181,72 @@ func (v *volume) publish() {
 	v.status.Store(&s)
 }
 
-// do runs f on the loop's thread and waits for it. It reports whether the loop
-// still ran.
-func (v *volume) do(f func(now time.Duration)) bool {
+// do runs f on the loop's thread and waits for it. It reports whether that was
+// done: not when the loop has ended, or hangs while the node stops.
+func (v *volume) do(f func(now time.Duration)) bool { return v.doUntil(nil, f) }
+
+// doUntil is do as long as f has not begun when ended is closed; then it is never
+// run.
+func (v *volume) doUntil(ended <-chan struct{}, f func(now time.Duration)) bool {
 	done := make(chan struct{})
+	var taken atomic.Bool
 	posted := v.loop.Post(func() {
+		if taken.Swap(true) {
+			return
+		}
 		defer close(done)
 		f(v.loop.Now())
 		v.publish()
 	})
-	if posted {
-		<-done
+	if !posted {
+		return false
 	}
-	return posted
+	select {
+	case <-done:
+		return true
+	case <-ended:
+		if !taken.Swap(true) {
+			return false
+		}
+	case <-v.lost:
+		return false
+	}
+	select {
+	case <-done:
+		return true
+	case <-v.lost:
+		return false
+	}
+}
+
+// post runs f on the loop's thread, after everything that was posted before, and
+// does not wait. It reports whether the loop still runs.
+func (v *volume) post(f func(now time.Duration)) bool {
+	return v.loop.Post(func() {
+		f(v.loop.Now())
+		v.publish()
+		for _, port := range v.sessions { // what a closed gate held back
+			port.Kick()
+		}
+	})
 }
 
 // connect gives two fresh connections to the peer to the engine, and returns
 // when they have ended.
 func (v *volume) connect(ctx context.Context, data, bulk net.Conn) error {
 	k := &link{remote: data.RemoteAddr().String(), ended: make(chan struct{})}
-	var err error
-	running := v.do(func(now time.Duration) { err = v.join(now, k, data, bulk) })
-	if !running || err != nil {
+	var joined error
+	err := errStopping
+	switch {
+	case v.Hung() >= v.patience(): // else tries would pile up until it turns again
+		err = errors.New(v.hungWhy())
+	case v.doUntil(ctx.Done(), func(now time.Duration) { joined = v.join(now, k, data, bulk) }):
+		err = joined
+	}
+	if err != nil {
 		data.Close()
 		bulk.Close()
-		return errors.Join(err, ctx.Err())
+		return err
 	}
 	select {
 	case <-k.ended:
@@ -240,7 +313,25 @@ func (v *volume) enter(n *nbd.Negotiated) {
 		n.Done()
 		return
 	}
+	port.Gate(v.lease.holds)
 	v.sessions[session] = port
+}
+
+// cutOff ends all clients' connections, and nothing more is said on them: not
+// even what was about to leave.
+func (v *volume) cutOff() {
+	for _, port := range v.sessions {
+		port.Gate(func() bool { return false })
+		port.Close()
+	}
+}
+
+// letGo ends the connections of clients that are still there: what a session had
+// to say has left, or may not leave any more.
+func (v *volume) letGo() {
+	for _, port := range v.sessions {
+		port.Close()
+	}
 }
 
 // expel ends all clients' sessions: what was not admitted is refused.

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package failover
+
+import "testing"
+
+// One test for each of the design's rules on who may serve.
+
+// One right, one holder: if both reach the witness, the holder stays.
+func TestRule16OneRightOneHolder(t *testing.T) {
+	w := pairWorld(ByWitness)
+	w.cut(alpha, beta)
+	w.ticks(20)
+	w.expect(t, StateAlone, StateWait)
+	if got := w.seat.Record.View(); got.Holder != "alpha" || got.Mode != Alone {
+		t.Errorf("the record is %v", got)
+	}
+	w.mend(alpha, beta)
+	w.until(t, 12, func() bool { return w.wrong(true) == "" })
+}
+
+// The record names the other before it serves, and it needs no timeout.
+func TestRule17Handover(t *testing.T) {
+	w := pairWorld(ByWitness)
+	epoch := w.seat.Record.Epoch
+	w.must(t, alpha, CommandSwitch)
+	w.settle()
+	if got, want := w.seat.Record.View(), (View{epoch + 1, "beta", Pair}); got != want || !w.serves(beta) {
+		t.Errorf("the record is %v, want %v; beta serves: %t", got, want, w.serves(beta))
+	}
+}
+
+// Nothing is acknowledged without the own disk before the record names the peer.
+func TestRule18TheRightFollowsTheDisk(t *testing.T) {
+	w := pairWorld(ByWitness)
+	w.lines[alpha][third] = slow
+	w.failDisk(alpha)
+	w.write(alpha, 0, false)
+	if w.truth.acked != 0 {
+		t.Error("acknowledged while the record names the node whose disk failed")
+	}
+	w.mend(alpha, third)
+	w.until(t, 6, func() bool { return w.truth.acked != 0 })
+	if got := w.seat.Record.View(); got.Holder != "beta" || got.Mode != Alone {
+		t.Errorf("the record is %v", got)
+	}
+	w.crash(alpha, false)
+	w.until(t, 12, func() bool { return w.serves(beta) })
+}
+
+// The witness goes, then the secondary: the primary goes on by its promise, and
+// writes itself in when the witness is back.
+func TestRule19LosingTheWitnessHarmsNobody(t *testing.T) {
+	w := pairWorld(ByWitness)
+	w.run = 0
+	w.until(t, 6, func() bool { return w.nodes[alpha].durable.Held != 0 })
+	w.crash(beta, false)
+	w.until(t, 4, func() bool { return w.nodes[alpha].engine.right == RightAlone })
+	w.write(alpha, 0, true)
+	w.start(beta)
+	w.ticks(10)
+	if w.serves(beta) || !w.serves(alpha) {
+		t.Error("a promise does not bind after a restart")
+	}
+	w.startWitness()
+	w.until(t, 12, func() bool { return w.wrong(true) == "" && w.seat.Record.Mode == Pair })
+	if n := w.nodes[beta].durable.Promise; n != 0 {
+		t.Errorf("bound by %d for ever", n)
+	}
+}
+
+// The lease ends before the other begins.
+func TestRule20LeaseBeforeTakeover(t *testing.T) {
+	w := pairWorld(ByWitness)
+	w.isolate(alpha)
+	last := 0
+	for k := range 12 {
+		w.ticks(1)
+		if w.serves(alpha) {
+			last = k
+		}
+		if w.serves(beta) {
+			if k < last+2 {
+				t.Errorf("alpha serves until heartbeat %d, and beta from %d", last, k)
+			}
+			return
+		}
+	}
+	t.Error("nobody takes over")
+}
+
+// The same inputs have the same outcome, and a copy is a machine of its own.
+func TestRule21Pure(t *testing.T) {
+	w := pairWorld(ByWitness)
+	c := w.clone()
+	for range 3 {
+		w.crash(alpha, false)
+		w.ticks(9)
+		w.start(alpha)
+		w.ticks(9)
+	}
+	for range 3 {
+		c.crash(alpha, false)
+		c.ticks(9)
+		c.start(alpha)
+		c.ticks(9)
+	}
+	var canon canon
+	if canon.of(w, budget{}) != canon.of(c, budget{}) {
+		t.Error("two copies of one world come to different ends")
+	}
+}
+
+// The primary loses power and is back at once; its peer kept what it did not
+// have on its disk.
+func TestRule22OnlyTheNewestServes(t *testing.T) {
+	w := pairWorld(ByWitness)
+	w.write(alpha, 0, false)
+	w.crash(alpha, true)
+	w.start(alpha)
+	w.until(t, 20, func() bool { return w.wrong(true) == "" })
+	if !w.serves(beta) || w.nodes[alpha].engine.applied != 1 {
+		t.Error("the survivor's blocks do not win")
+	}
+}
+
+// A failing application is no reason to stop the only copy.
+func TestRule23TheLastGoodCopy(t *testing.T) {
+	w := pairWorld(ByWitness)
+	w.crash(beta, true)
+	w.ticks(8)
+	w.did(alpha, w.nodes[alpha].m.CheckFailed(w.local(alpha), "it does not answer"), -1)
+	w.ticks(20)
+	if !w.serves(alpha) {
+		t.Error("the last good copy is stopped")
+	}
+	w.write(alpha, 0, true)
+	if w.truth.flushed != 1 {
+		t.Error("a write is not taken")
+	}
+}
+
+// Neither stop costs a timeout.
+func TestRule24StoppingIsClean(t *testing.T) {
+	for i := range 2 {
+		w := pairWorld(ByWitness)
+		w.write(alpha, 0, false)
+		w.must(t, i, CommandStop)
+		if took := w.until(t, 3, func() bool { return w.nodes[1-i].engine.primary && w.serves(1-i) }); took > 1 {
+			t.Errorf("%s stops, and %s serves after %d heartbeats", places[i], places[1-i], took)
+		}
+		w.until(t, 2, func() bool { return w.nodes[1-i].engine.right == RightAlone })
+		w.crash(i, true)
+		if i == alpha && w.nodes[i].engine.applied != 1 {
+			t.Error("what was acknowledged was not flushed")
+		}
+	}
+}
