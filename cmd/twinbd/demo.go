@@ -17,11 +17,12 @@ func newDemoCommand() *cobra.Command {
 		Use:   "demo",
 		Short: "a pair and a witness on this machine, through a whole story",
 		Long: `Start two nodes and a witness on this machine, copy a disk image in, and kill
-them in turn under write load: what is lost (nothing), how long writers wait, how
-little is copied back. Every number is measured, every disk compared; a mismatch
-ends with exit code 1. It kills processes, not machines: a power cut is not
-shown. It needs no root and no other program, uses loopback and
-Unix sockets only, and takes less than a minute. At the end nothing is left.`,
+the nodes in turn under write load: who takes over by itself, how long writers
+wait and for what, what is lost (nothing), how little is copied back. Every
+number is measured, every disk compared; a mismatch ends with exit code 1. It
+kills processes, not machines: a power cut is not shown. It needs no root and no
+other program, uses loopback and Unix sockets only, and takes half a minute. At
+the end nothing is left.`,
 		Example: `  twinbd demo
   twinbd demo --image disk.img
   twinbd demo --keep --dir /var/tmp`,

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -37,6 +38,7 @@ func TestScripts(t *testing.T) {
 			env.Defer(func() { os.RemoveAll(run) })
 			env.Setenv("RUN", run)
 			env.Setenv("TWINBD_NODE", "alpha")
+			env.Setenv("TZ", "UTC")
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -47,20 +49,28 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// node SOCKET STATUS.json answers at a socket, until the script ends, as a node
-// of that status would. It refuses every action.
+// node SOCKET STATUS.json [ANSWERS.json] answers at a socket, until the script
+// ends, as a node of that status would. It refuses every action for which there is
+// no answer.
 func cmdNode(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 2 {
-		ts.Fatalf("usage: node SOCKET STATUS.json")
+	if neg || len(args) < 2 || len(args) > 3 {
+		ts.Fatalf("usage: node SOCKET STATUS.json [ANSWERS.json]")
 	}
-	var status control.Status
-	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[1])), &status))
+	var n fixed
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[1])), &n.status))
+	if len(args) == 3 {
+		ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[2])), &n.answers))
+	}
+	events := control.NewEvents(max(n.answers.Keep, 1))
+	for _, e := range n.answers.Events {
+		events.Add(e)
+	}
 	listener, err := control.Listen(args[0], control.DefaultMode)
 	ts.Check(err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
-		done <- control.Serve(ctx, listener, fixed{status}, control.NewEvents(1), slog.New(slog.DiscardHandler))
+		done <- control.Serve(ctx, listener, n, events, slog.New(slog.DiscardHandler))
 	}()
 	ts.Defer(func() {
 		cancel()
@@ -69,11 +79,43 @@ func cmdNode(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // fixed is a node that never changes.
-type fixed struct{ status control.Status }
+type fixed struct {
+	status  control.Status
+	answers answers
+}
+
+// answers are what a fixed node says.
+type answers struct {
+	Keep   int // events
+	Events []control.Event
+	Acts   map[string]answer // by verb
+}
+
+// answer is what it says to an action, if that is asked with these arguments.
+type answer struct {
+	Service, Volume string
+	Args            map[string]string
+	Progress        []control.Progress
+	Error, Hint     string
+}
 
 func (f fixed) Status() control.Status { return f.status }
-func (f fixed) Act(context.Context, control.Action, func(control.Progress)) error {
-	return control.ErrUnknownVerb
+
+func (f fixed) Act(_ context.Context, a control.Action, progress func(control.Progress)) error {
+	answer, known := f.answers.Acts[a.Verb]
+	switch {
+	case !known:
+		return control.ErrUnknownVerb
+	case a.Service != answer.Service || a.Volume != answer.Volume || !maps.Equal(a.Args, answer.Args):
+		return fmt.Errorf("asked for %s %s/%s with %v", a.Verb, a.Service, a.Volume, a.Args)
+	}
+	for _, p := range answer.Progress {
+		progress(p)
+	}
+	if answer.Error != "" {
+		return &control.Refusal{Message: answer.Error, Hint: answer.Hint}
+	}
+	return nil
 }
 
 // paths FILE... puts the values of $WORK and $RUN into files.

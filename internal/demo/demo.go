@@ -43,6 +43,7 @@ var steps = []func(*demo, context.Context) error{
 	(*demo).copyIn,
 	(*demo).loseSecondary,
 	(*demo).losePrimary,
+	(*demo).switchOver,
 	(*demo).loseBoth,
 	(*demo).summary,
 }
@@ -128,9 +129,9 @@ func (d *demo) howToPlay() {
 	d.story.say("  %s", p.secondary.commandLine("status", "--watch"))
 	d.story.say("  nbdinfo '%s'", p.primary.uri())
 	d.story.say("  nbdcopy '%s' copy.img", p.primary.uri())
-	d.story.say("  kill -9 %d    # %s, which serves; then:", p.primary.process.pid(), p.primary.name)
-	d.story.say("  %s", p.secondary.commandLine("prim", serviceName))
-	d.story.say("  %s    # what was killed", p.primary.commandLine("serve"))
+	d.story.say("  kill -9 %d    # %s, which serves: %s takes over", p.primary.process.pid(), p.primary.name, p.secondary.name)
+	d.story.say("  %s    # what was killed: it follows", p.primary.commandLine("serve"))
+	d.story.say("  %s    # and back again", p.secondary.commandLine("switch", serviceName))
 	d.story.say("What the three say is in %s/*.log. To end it:", d.dir)
 	d.story.say("  kill %d %d %d; rm -r %s", p.primary.process.pid(), p.secondary.process.pid(), p.witness.pid(), d.dir)
 }

@@ -17,6 +17,9 @@ const (
 	// writers is how many writes the load has under way.
 	writers = 8
 
+	// loadTime is how long the load runs before and after a death.
+	loadTime = 1500 * time.Millisecond
+
 	// grace is how long a write may still take when the load is to end.
 	grace = 5 * time.Second
 )
@@ -31,26 +34,41 @@ type load struct {
 	once   sync.Once
 	ended  chan struct{} // closed when no writer is left
 
-	mu     sync.Mutex
-	last   time.Time     // of the last acknowledgement
-	gap    time.Duration // longest time between two, since mark
-	failed time.Time     // when the first write failed
-	err    error         // how
+	mu   sync.Mutex
+	last time.Time     // of the last acknowledgement
+	gap  time.Duration // longest time between two, since mark
+	err  error         // how the first write failed
 }
 
-// startLoad connects to a node and begins to write.
-func (d *demo) startLoad(ctx context.Context, n *member) (*load, error) {
-	client, err := nbd.Dial(ctx, n.uri(), nil)
-	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w", n.name, err)
-	}
+// startLoad begins to write through a client, which it owns from then on.
+func (d *demo) startLoad(client *nbd.Client) *load {
 	l := &load{client: client, ledger: d.ledger, stop: make(chan struct{}), ended: make(chan struct{}), last: time.Now()}
 	d.ledger.mark()
 	for i := range writers {
 		l.wg.Go(func() { l.write(i) })
 	}
 	go func() { l.wg.Wait(); close(l.ended) }()
-	return l, nil
+	return l
+}
+
+// underLoad begins a chapter with the load running for a while, and ends the
+// load however the chapter ends.
+func (d *demo) underLoad(ctx context.Context, title string, chapter func(context.Context, *load) error) error {
+	d.story.chapter(title + ", under write load")
+	client, err := d.pair.primary.dial(ctx)
+	if err != nil {
+		return err
+	}
+	load := d.startLoad(client)
+	defer load.abandon()
+	began := time.Now()
+	if err := load.keepUp(ctx, loadTime); err != nil {
+		return err
+	}
+	writes, _ := d.ledger.counted()
+	d.story.say("load: %d writers, 4 KiB each, anywhere in %s: %.0f writes/s, every one on both disks before it is acknowledged",
+		writers, bytesText(d.layout.ledger), float64(writes)/time.Since(began).Seconds())
+	return chapter(ctx, load)
 }
 
 // write is one writer. It has every writers-th slot to itself, up to the spare
@@ -87,7 +105,7 @@ func (l *load) fail(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.err == nil {
-		l.err, l.failed = err, time.Now()
+		l.err = err
 	}
 }
 
@@ -120,14 +138,15 @@ func (l *load) keepUp(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// lost waits until the export has failed, and returns when that was.
+// lost waits until the export has failed and no write is under way any more. It
+// returns when the last acknowledgement came.
 func (l *load) lost(ctx context.Context) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	select {
 	case <-l.ended:
 		l.client.Close()
-		return l.failed, nil
+		return l.last, nil
 	case <-ctx.Done():
 		return time.Time{}, fmt.Errorf("wait for the writers to notice: %w", ctx.Err())
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/twinbd/twinbd/control"
 	"github.com/twinbd/twinbd/internal/config"
+	"github.com/twinbd/twinbd/nbd"
 )
 
 // member is one of the two, as its operator sees it: a process, a control socket,
@@ -64,12 +65,21 @@ func (n *member) status(ctx context.Context) (*control.ServiceStatus, error) {
 	return nil, fmt.Errorf("%s does not know service %s", n.name, serviceName)
 }
 
-// prim makes the node the primary, as `twinbd prim` does.
-func (n *member) prim(ctx context.Context) error {
-	if err := n.client.Act(ctx, control.Action{Verb: "prim", Service: serviceName}, nil); err != nil {
-		return fmt.Errorf("prim on %s: %w", n.name, err)
+// act does what a command of that name does on the node.
+func (n *member) act(ctx context.Context, verb string) error {
+	if err := n.client.Act(ctx, control.Action{Verb: verb, Service: serviceName}, nil); err != nil {
+		return fmt.Errorf("%s on %s: %w", verb, n.name, err)
 	}
 	return nil
+}
+
+// dial connects to the node's export.
+func (n *member) dial(ctx context.Context) (*nbd.Client, error) {
+	client, err := nbd.Dial(ctx, n.uri(), nil)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", n.name, err)
+	}
+	return client, nil
 }
 
 // await waits until the status is as wanted, and returns it.
@@ -96,9 +106,9 @@ func (p *pair) awaitPair(ctx context.Context, above uint64) (*control.ServiceSta
 		switch {
 		case err != nil:
 			return err
-		case serves.State != control.Primary || serves.Epoch <= above:
+		case serves.State != control.Primary || serves.Colour != control.Ready || serves.Epoch <= above:
 			return fmt.Errorf("%s is %s in epoch %d: %s", p.primary.name, serves.State, serves.Epoch, serves.Reason)
-		case follows.State != control.Secondary || !follows.UpToDate || follows.Epoch != serves.Epoch:
+		case follows.State != control.Secondary || follows.Colour != control.Ready || follows.Epoch != serves.Epoch:
 			return fmt.Errorf("%s is %s in epoch %d: %s", p.secondary.name, follows.State, follows.Epoch, follows.Reason)
 		case serves.Volumes[0].Generation != follows.Volumes[0].Generation:
 			return fmt.Errorf("both follow and name generations %s and %s", serves.Volumes[0].Generation, follows.Volumes[0].Generation)

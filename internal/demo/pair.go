@@ -7,14 +7,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"text/template"
 
 	"github.com/twinbd/twinbd/control"
 	"github.com/twinbd/twinbd/internal/config"
+	"github.com/twinbd/twinbd/internal/freeport"
 )
 
 // What the configuration calls things.
@@ -72,6 +71,9 @@ address = ["127.0.0.1:{{index .Ports 2}}"]
 [tls]
 dir = "{{.Dir}}/tls"
 
+[service.demo]
+pace = "fast"    # a silent primary is taken over after about a second
+
 [service.demo.volume.data]
 size = "{{.Size}}"
 disk = "{{.Dir}}/{node}/data.img"
@@ -81,7 +83,7 @@ intents = {{.Intents}}    # regions: at most {{.Most}} are copied after a crash 
 `))
 
 func (p *pair) configure(l layout) error {
-	ports, err := freePorts(3)
+	ports, err := freeport.Find(3)
 	if err != nil {
 		return err
 	}
@@ -120,29 +122,8 @@ func (p *pair) startWitness(ctx context.Context) error {
 // exchange makes the secondary what the story calls primary, and the reverse.
 func (p *pair) exchange() { p.primary, p.secondary = p.secondary, p.primary }
 
-// stop ends all processes, the secondary first, so that nobody has to go on
-// alone for the last moment.
+// stop ends all processes, the secondary first: a primary that stops first would
+// hand over to it.
 func (p *pair) stop() error {
 	return errors.Join(p.secondary.process.stop(), p.primary.process.stop(), p.witness.stop())
-}
-
-// freePorts returns different ports on loopback. They lie below those that
-// systems give to outgoing connections, so that none is taken while its node is
-// dead.
-func freePorts(count int) ([]int, error) {
-	const first, last, tries = 15000, 30000, 100
-	var ports []int
-	var err error
-	for range tries {
-		port := first + rand.IntN(last-first)
-		var l net.Listener
-		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err != nil {
-			continue
-		}
-		defer l.Close() // all are held until the last is found
-		if ports = append(ports, port); len(ports) == count {
-			return ports, nil
-		}
-	}
-	return nil, fmt.Errorf("find a free port: %w", err)
 }

@@ -12,7 +12,7 @@ func (d *demo) serve(ctx context.Context) error {
 	p := d.pair
 	d.story.chapter("`twinbd prim " + serviceName + "` on " + p.primary.name)
 	began := time.Now()
-	if err := p.primary.prim(ctx); err != nil {
+	if err := p.primary.act(ctx, "prim"); err != nil {
 		return err
 	}
 	served := time.Now()

@@ -11,37 +11,31 @@ import (
 	"strings"
 	"time"
 
-	"github.com/twinbd/twinbd/nbd"
+	"github.com/twinbd/twinbd/control"
 )
 
 // loseBoth: first the secondary dies, then the primary that went on alone. The
 // first one is back alone and must not serve: it lacks acknowledged writes.
 func (d *demo) loseBoth(ctx context.Context) error {
 	p := d.pair
-	d.story.chapter("Kill the secondary, " + p.secondary.name + ", write on, kill the primary, " + p.primary.name)
-	load, err := d.startLoad(ctx, p.primary)
-	if err != nil {
-		return err
-	}
-	defer load.abandon()
-	if err := d.warmUp(ctx, load); err != nil {
-		return err
-	}
-	alone, err := d.goOnAlone(ctx, load)
-	if err != nil {
-		return err
-	}
-	if err := p.primary.process.kill(); err != nil {
-		return err
-	}
-	if _, err := load.lost(ctx); err != nil {
-		return err
-	}
-	d.story.say("SIGKILL to pid %d: both nodes are dead, and only %s has every acknowledged write", p.primary.process.pid(), p.primary.name)
-	if err := d.refuseStale(ctx, alone.Epoch); err != nil {
-		return err
-	}
-	return d.returnWithData(ctx)
+	title := fmt.Sprintf("Kill the secondary, %s, write on, kill the primary, %s", p.secondary.name, p.primary.name)
+	return d.underLoad(ctx, title, func(ctx context.Context, load *load) error {
+		alone, err := d.goOnAlone(ctx, load)
+		if err != nil {
+			return err
+		}
+		if err := p.primary.process.kill(); err != nil {
+			return err
+		}
+		if _, err := load.lost(ctx); err != nil {
+			return err
+		}
+		d.story.say("SIGKILL to pid %d: both nodes are dead, and only %s has every acknowledged write", p.primary.process.pid(), p.primary.name)
+		if err := d.refuseStale(ctx, alone.Epoch); err != nil {
+			return err
+		}
+		return d.returnWithData(ctx, alone)
+	})
 }
 
 // refuseStale starts the stale node alone and runs `twinbd prim` on it, which
@@ -69,37 +63,33 @@ func (d *demo) refuseStale(ctx context.Context, epoch uint64) error {
 }
 
 // returnWithData: the node that has everything is back, serves, and the stale
-// one catches up.
-func (d *demo) returnWithData(ctx context.Context) error {
+// one catches up. alone is its status before it died.
+func (d *demo) returnWithData(ctx context.Context, alone *control.ServiceStatus) error {
 	p := d.pair
 	began := time.Now()
 	if err := p.primary.start(ctx); err != nil {
 		return err
 	}
-	if err := p.primary.prim(ctx); err != nil {
-		return err
-	}
-	d.story.say("%s is back, pid %d: `twinbd prim %s` there is granted", p.primary.name, p.primary.process.pid(), serviceName)
-	alone, err := p.primary.status(ctx)
+	serves, err := p.primary.await(ctx, "serving", func(st *control.ServiceStatus) bool {
+		return st.State == control.Alone || st.State == control.Primary
+	})
 	if err != nil {
 		return err
 	}
-	client, err := nbd.Dial(ctx, p.primary.uri(), nil)
+	d.story.say("%s is back, pid %d, and serves by itself after %s, in epoch %d",
+		p.primary.name, p.primary.process.pid(), timeText(time.Since(began)), serves.Epoch)
+	client, err := p.primary.dial(ctx)
 	if err != nil {
-		return fmt.Errorf("connect to %s: %w", p.primary.name, err)
+		return err
 	}
 	defer client.Close()
 	if err := d.checkLedger(client); err != nil {
 		return err
 	}
-	back, err := d.catchUp(ctx, alone, p.primary, began)
-	if err != nil {
+	r := row{what: "both killed", dirty: alone.Volumes[0].DirtyBlocks}
+	if err := d.catchUp(ctx, &r, alone.Epoch, 0, began); err != nil {
 		return err
 	}
-	if err := d.compareDisks(); err != nil {
-		return err
-	}
-	back.what, back.dirty = "both killed", alone.Volumes[0].DirtyBlocks
-	d.rows = append(d.rows, back)
-	return nil
+	d.rows = append(d.rows, r)
+	return d.compareDisks()
 }

@@ -59,6 +59,12 @@ func timeText(d time.Duration) string {
 	return fmt.Sprintf("%.2f s", d.Seconds())
 }
 
+// millisecondsText writes a time in milliseconds, however long, so that a column
+// of them can be added up.
+func millisecondsText(d time.Duration) string {
+	return fmt.Sprintf("%.2f ms", float64(d)/float64(time.Millisecond))
+}
+
 // shareText writes how much of a whole something is.
 func shareText(part, whole int64) string {
 	return fmt.Sprintf("%.1f %%", 100*float64(part)/float64(whole))
