@@ -3,10 +3,16 @@
 GO       ?= go
 FUZZTIME ?= 60s# for each fuzz target
 ROUNDS   ?= 50# rounds of kill and return
-RUNS     ?= 3000# schedules of the simulation
+SIMTIME  ?= 5m# of the simulation of a service, with fresh seeds
+RUNS     ?= 1500# schedules of the simulation of two engines
+STATES   ?= 70000# of the model of who serves, for each start and bound of events
+WHOLE    ?= 5600# all states from a start that had no more within the bound before
+WALKS    ?= 200000# at random through who serves
+CUTS     ?= 100# of the power of real nodes
+CHAOS    ?= 15m# of things broken at random in network namespaces
 ARGS     ?=# for demo and bench, for example: make bench ARGS="--rounds 3 --check"
 
-.PHONY: build demo setup test race lint fuzz sim rounds bench prove clean
+.PHONY: build demo setup test race lint fuzz sim model rounds power bench netns bench-failover prove clean
 
 build: # one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/twinbd ./cmd/twinbd
@@ -34,16 +40,30 @@ lint:
 fuzz: # every fuzz target
 	tests/fuzz $(FUZZTIME)
 
-sim: # two engines, their disks and their link, under random faults with fresh seeds
+sim: # a whole service under random faults with fresh seeds, and every seed that ever failed; then two engines alone
+	$(GO) test -count=1 -v -timeout 24h ./tests/sim -args -sim.time $(SIMTIME)
 	$(GO) test -count=1 -v -timeout 90m ./mirror -run 'TestPair$$' -args -sim.runs $(RUNS)
+
+model: # who serves: every state within bounds, random walks, and each rule left out in turn
+	$(GO) test -count=1 -v -timeout 60m ./failover -run 'TestModel' -args -model.faults 3 -model.states $(STATES) -model.whole $(WHOLE) -model.verbose -model.walks $(WALKS)
+	$(GO) test -count=1 -v -timeout 30m -tags mutation ./failover -run 'TestMutations'
 
 rounds: build # nodes killed under load at random moments, then compared
 	$(GO) test -count=1 -v -timeout 60m ./tests/rounds -args -rounds $(ROUNDS)
 
+power: build # real nodes on disks that lose what was not flushed; needs root
+	TWINBD_BINARY=$(CURDIR)/bin/twinbd $(GO) test -count=1 -v -timeout 90m ./tests/power -args -power.cuts $(CUTS) $(ARGS)
+
 bench: setup build # side by side with other servers; docs/BENCHMARKS.md says how to read it
 	$(GO) run ./bench --twinbd bin/twinbd $(ARGS)
 
-prove: test lint fuzz sim rounds # every long suite, in full
+netns: build # failover between machines that are network namespaces, then chaos; needs root
+	TWINBD_BINARY=$(CURDIR)/bin/twinbd $(GO) test -count=1 -v -timeout 90m ./tests/netns -args -netns -chaos.time $(CHAOS) $(ARGS)
+
+bench-failover: build # what a client sees of takeovers and switches; needs root; docs/BENCHMARKS.md says how to read it
+	TWINBD_BINARY=$(CURDIR)/bin/twinbd $(GO) test -count=1 -v -timeout 60m ./tests/netns -run TestMeasure -args -netns -measure.runs 30 $(ARGS)
+
+prove: test lint netns power rounds model sim fuzz # every long suite, in full; what fails most easily comes first
 
 clean:
 	rm -rf bin

@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"strings"
 	"text/template"
+
+	"github.com/twinbd/twinbd/internal/freeport"
 )
 
 // pair is two twinbd nodes, alpha as primary, and a witness where wanted.
@@ -67,11 +69,10 @@ func (p *pair) serve(ctx context.Context) error {
 			return err
 		}
 	}
-	// The operator's choice is refused for as long as the nodes have not met.
-	alpha := p.procs[len(p.procs)-1]
-	if err := alpha.ready(ctx, func() error { return p.command(ctx, "alpha", "prim", "bench") }); err != nil {
+	if err := p.command(ctx, "alpha", "prim", "bench"); err != nil {
 		return err
 	}
+	alpha := p.procs[len(p.procs)-1]
 	for node, code := range map[string]int{"alpha": statePrimary, "beta": stateSecondary} {
 		if err := alpha.ready(ctx, func() error { return p.inState(ctx, node, code) }); err != nil {
 			return err
@@ -189,7 +190,7 @@ func (p *pair) writeConfig() error {
 	}
 	values.Work, values.Disks = p.work, p.disks
 	values.MiB, values.TLS, values.Thin = p.size>>20, p.tls, p.thin
-	ports, err := freePorts(3)
+	ports, err := freeport.Find(3)
 	if err != nil {
 		return err
 	}

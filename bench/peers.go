@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"strconv"
+
+	"github.com/twinbd/twinbd/internal/freeport"
 )
 
 // nbdkit is its file plugin: one copy.
@@ -42,7 +44,7 @@ func (q *quorum) start(ctx context.Context) error {
 			return err
 		}
 	}
-	ports, err := freePorts(1)
+	ports, err := freeport.Find(1)
 	if err != nil {
 		return err
 	}

@@ -139,19 +139,3 @@ func pinned(cpu int, argv []string) []string {
 	}
 	return append([]string{"taskset", "-c", strconv.Itoa(cpu)}, argv...)
 }
-
-// freePorts returns different TCP ports on loopback that nobody uses at the
-// moment.
-func freePorts(count int) ([]int, error) {
-	ports := make([]int, count)
-	for i := range ports {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
-		}
-		// All are held until the last is found, so that none comes twice.
-		defer listener.Close()
-		ports[i] = listener.Addr().(*net.TCPAddr).Port
-	}
-	return ports, nil
-}

@@ -59,6 +59,7 @@ case $3$4 in
 serve) [ $node = alpha ] || exec sleep 1000
        exec nbdkit --foreground --unix "$(dirname "$config")/alpha/bench.sock" file \
          "$(sed -n 's/^disk = { alpha = "\([^"]*\)".*/\1/p' "$config")" ;;
+status) grep -q "^$node serve" "$(dirname "$config")/said" ;; # it answers once it runs
 status--exit-code) [ $node = alpha ] && exit 13 || exit 14 ;;
 esac
 `

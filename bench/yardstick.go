@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+
+	"github.com/twinbd/twinbd/internal/freeport"
 )
 
 // yardstick is a Go program that replicates writes to a peer of its own kind
@@ -38,7 +40,7 @@ func (y *yardstick) start(ctx context.Context) error {
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build yardstick: %w: %s", err, lastLine(out))
 	}
-	ports, err := freePorts(1)
+	ports, err := freeport.Find(1)
 	if err != nil {
 		return err
 	}

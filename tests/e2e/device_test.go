@@ -65,7 +65,7 @@ func TestBlockDevice(t *testing.T) {
 	lab.WaitPaired(t, lab.Alpha)
 	lab.SameDisks(t)
 	lab.Alpha.Kill(t)
-	lab.Beta.MustRun(t, "prim", harness.Service)
+	lab.Beta.WaitServing(t)
 	put(t, lab.Beta.Dial(t, data), 4<<20, pattern(3, 1<<20))
 	lab.Alpha.Start(t)
 	lab.WaitPaired(t, lab.Beta)

@@ -128,7 +128,7 @@ func TestFileSystem(t *testing.T) {
 	})
 	t.Run("survivor", func(t *testing.T) {
 		lab.Alpha.Kill(t)
-		lab.Beta.MustRun(t, "prim", harness.Service)
+		lab.Beta.WaitServing(t)
 		at, unmount := mount(t, attach(t, lab.Beta))
 		for _, dir := range []string{"", "alone", "again"} {
 			grown(t, filepath.Join(at, dir))
@@ -165,7 +165,6 @@ func TestFileSystemSurvivesTheLossOfThePrimary(t *testing.T) {
 		plant(t, filepath.Join(at, "unsynced"))
 		lab.Alpha.Kill(t)
 	})
-	lab.Beta.MustRun(t, "prim", harness.Service)
 	lab.Beta.WaitState(t, control.Alone)
 	at, _ := mount(t, attach(t, lab.Beta))
 	grown(t, at)

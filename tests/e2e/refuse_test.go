@@ -23,14 +23,14 @@ import (
 // serve is the command of a node that is to be refused.
 var serve = []string{"serve"}
 
-// stopped is a pair that was written to and stopped in good order: the primary
-// first, so that the record still says pair and either may serve again.
+// stopped is a pair that was written to and stopped in good order: the secondary
+// first, so that the record names alpha, and both disks are alike.
 func stopped(t *testing.T, o harness.Options) *harness.Lab {
 	t.Helper()
 	lab := harness.NewPair(t, o)
 	put(t, lab.Alpha.Dial(t, data), 1<<20, pattern(1, 1<<20))
-	lab.Alpha.Stop(t)
 	lab.Beta.Stop(t)
+	lab.Alpha.Stop(t)
 	return lab
 }
 
@@ -143,12 +143,17 @@ func TestClonedDisk(t *testing.T) {
 	lab.Alpha.Refused(t, serve, "its disk is", "cloned")
 	check()
 
-	// Made anew, it is copied from the peer.
+	// Made anew it holds nothing that could be served, although the record names
+	// its node; the peer serves, and it is copied from there.
 	lab.Alpha.MustRun(t, "create", "--anew")
-	lab.Start(t)
-	lab.Alpha.Refused(t, []string{"prim", harness.Service}, "alpha")
-	lab.Beta.MustRun(t, "prim", harness.Service)
+	lab.StartWitness(t)
+	lab.Alpha.Start(t)
+	lab.Alpha.Refused(t, []string{"prim", harness.Service}, "the disk is new here", "held by alpha", "on beta")
+	lab.Beta.Start(t)
 	lab.WaitPaired(t, lab.Beta)
+	if copied := lab.Beta.Volume(t, data).Counters.ResyncedBytes; copied < 1<<20 {
+		t.Errorf("%d bytes were copied to the new disk", copied)
+	}
 	lab.SameDisks(t)
 }
 
@@ -227,12 +232,10 @@ func TestDamagedMetadata(t *testing.T) {
 				check()
 				lab.Alpha.MustRun(t, "create", "--anew", data)
 				lab.Alpha.Start(t)
-				lab.Beta.MustRun(t, "prim", harness.Service)
 				lab.WaitPaired(t, lab.Beta)
 				return
 			}
 			lab.Alpha.Start(t)
-			lab.Alpha.MustRun(t, "prim", harness.Service)
 			lab.WaitPaired(t, lab.Alpha)
 			holds(t, lab.Alpha.Dial(t, data), 1<<20, pattern(1, 1<<20))
 			copied := lab.Alpha.Volume(t, data).Counters.ResyncedBytes
@@ -387,7 +390,7 @@ func TestPrimWithoutWitness(t *testing.T) {
 	lab := stopped(t, harness.Options{})
 	lab.Witness.Kill(t)
 	lab.Beta.Start(t)
-	lab.Beta.Refused(t, []string{"prim", harness.Service}, "witness", "bring it back")
+	lab.Beta.Refused(t, []string{"prim", harness.Service}, "the witness is not reached", "bring the witness back")
 	lab.Beta.WaitState(t, control.Wait)
 	lab.Beta.Refused(t, []string{"prim", "other"}, `service "other" is not in the configuration`, "it has db")
 }
@@ -413,6 +416,6 @@ func TestPrimforce(t *testing.T) {
 	for _, n := range lab.Nodes() {
 		n.WaitReason(t, "both disks have writes that the other lacks")
 	}
-	lab.Alpha.Refused(t, []string{"prim", harness.Service}, "beta serves db", "stop twinbd on beta first")
+	lab.Alpha.Refused(t, []string{"prim", harness.Service}, "beta serves db")
 	check()
 }

@@ -7,11 +7,11 @@ package harness
 import (
 	"cmp"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/twinbd/twinbd/internal/freeport"
 )
 
 // Service is the one service of a lab.
@@ -27,6 +27,7 @@ type Options struct {
 	Thin      bool   // files that take space as they are written
 	Region    string // as in the configuration
 	Intents   int
+	Pace      string // of the service, as in the configuration; by default "fast"
 	Service   string // more lines for the service
 	Volume    string // more lines for each volume
 	Disk      string // path of the disks, with {node} and {volume}; by default files of the lab
@@ -37,6 +38,7 @@ func (o *Options) complete() {
 		o.Volumes = []string{"data"}
 	}
 	o.Size = cmp.Or(o.Size, 32<<20)
+	o.Pace = cmp.Or(o.Pace, `"fast"`)
 }
 
 // config is the file that all processes of a lab read.
@@ -55,7 +57,7 @@ func (l *Lab) config() string {
 	} else {
 		fmt.Fprintf(&b, "[tls]\ndir = %q\n\n", l.Keys())
 	}
-	fmt.Fprintf(&b, "[service.%s]\n%s\n\n", Service, l.options.Service)
+	fmt.Fprintf(&b, "[service.%s]\npace = %s\n%s\n\n", Service, l.options.Pace, l.options.Service)
 	for _, v := range l.options.Volumes {
 		l.configVolume(&b, v)
 	}
@@ -81,24 +83,11 @@ func (l *Lab) configVolume(b *strings.Builder, name string) {
 	fmt.Fprintf(b, "%s\n\n", o.Volume)
 }
 
-// freePorts returns different TCP ports on loopback that nobody uses now. They
-// lie below those that Linux gives to outgoing connections, so that none of a
-// busy test's takes the port of a node that is dead for the moment.
 func freePorts(t testing.TB, count int) []int {
 	t.Helper()
-	const lowest, span = 20_000, 12_000
-	var ports []int
-	for range 100 * count {
-		port := lowest + rand.IntN(span)
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue // somebody has it
-		}
-		defer l.Close() // all are held until the last is found, so that none comes twice
-		if ports = append(ports, port); len(ports) == count {
-			return ports
-		}
+	ports, err := freeport.Find(count)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("find free ports: all that were tried are in use")
-	return nil
+	return ports
 }

@@ -5,6 +5,7 @@
 package harness
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -162,6 +163,28 @@ func (l *Lab) WaitPaired(t testing.TB, primary *Node) time.Duration {
 		}
 		return l.Other(primary).inState(control.Secondary)
 	})
+}
+
+// WaitServing waits until one of the running nodes serves, and returns it.
+func (l *Lab) WaitServing(t testing.TB) *Node {
+	t.Helper()
+	var serves *Node
+	WaitFor(t, "a node to serve", patience, func() error {
+		var errs []error
+		for _, n := range l.Nodes() {
+			if !n.Running() {
+				continue
+			}
+			err := n.inState(control.Primary, control.Alone)
+			if err == nil {
+				serves = n
+				return nil
+			}
+			errs = append(errs, err)
+		}
+		return fmt.Errorf("none does: %w", errors.Join(errs...))
+	})
+	return serves
 }
 
 // end is the end of a test: what runs is asked to stop, and disks that both nodes

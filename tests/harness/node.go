@@ -145,6 +145,12 @@ func (n *Node) WaitState(t testing.TB, states ...control.State) {
 	WaitFor(t, fmt.Sprintf("%s to be %v", n.Name, states), patience, func() error { return n.inState(states...) })
 }
 
+// WaitServing waits until the node serves, with its peer or without.
+func (n *Node) WaitServing(t testing.TB) {
+	t.Helper()
+	n.WaitState(t, control.Primary, control.Alone)
+}
+
 // WaitReason waits until the node's status says a text, as the reason of its state
 // or as what is wrong with the peer.
 func (n *Node) WaitReason(t testing.TB, text string) {

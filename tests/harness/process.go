@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // patience is how long a process may take for what takes it a moment. Machines
@@ -92,8 +94,27 @@ func (p *Process) Kill(t testing.TB) {
 	<-p.done
 }
 
-// Freeze stops the process where it is; Thaw lets it go on.
-func (p *Process) Freeze(t testing.TB) { p.mustSignal(t, syscall.SIGSTOP) }
+// Freeze stops the process where it is; Thaw lets it go on. It returns when every
+// thread stands still: until then a busy machine may let one answer a request.
+func (p *Process) Freeze(t testing.TB) {
+	t.Helper()
+	p.mustSignal(t, syscall.SIGSTOP)
+	if err := AwaitStopped(p.cmd.Process.Pid); err != nil {
+		t.Fatalf("wait until %s stands still: %v", p.name, err)
+	}
+}
+
+// AwaitStopped waits until every thread of a child that was sent SIGSTOP stands
+// still: waitid(2) tells of a stop only then. It leaves the child's end to
+// whoever waits for it.
+func AwaitStopped(pid int) error {
+	for {
+		err := unix.Waitid(unix.P_PID, pid, nil, unix.WSTOPPED|unix.WNOWAIT, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
 
 // Thaw lets a frozen process go on.
 func (p *Process) Thaw(t testing.TB) { p.mustSignal(t, syscall.SIGCONT) }

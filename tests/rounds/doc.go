@@ -10,7 +10,8 @@
 // last or a write that was under way. What was read once stays.
 //
 // A round kills the secondary, the primary or both, goes on with who is left, and
-// brings the dead back. Then it holds that no acknowledged write is missing, that
-// no more was copied than the marks say, that both disks are the same byte by
-// byte, and that a node that missed a write may not serve.
+// brings the dead back. Nobody tells the nodes who is to serve. Then it holds that
+// no acknowledged write is missing, that no more was copied than the marks say,
+// that both disks are the same byte by byte, and that a node that missed a write
+// may not serve.
 package rounds

@@ -32,6 +32,9 @@ const (
 	region   = 64 << 10
 	patience = 30 * time.Second
 
+	// takeover is more than a secondary waits before it takes over, at this pace.
+	takeover = 1500 * time.Millisecond
+
 	// mostAfterCrash is what a crash makes dirty beyond what the marks say.
 	mostAfterCrash = intents * region
 )
@@ -78,7 +81,7 @@ type outcome struct {
 	what    string
 	copied  int64         // bytes, by the resync
 	dirty   int64         // blocks, before it
-	service time.Duration // from the kill, or from `prim`, to the next acknowledgement
+	service time.Duration // from the kill, or from the first start after it, to the next acknowledgement
 	resync  time.Duration // from the start of who returned to a whole pair
 }
 
@@ -187,16 +190,16 @@ func (s *story) loseSecondary() outcome {
 	return o
 }
 
-// losePrimary: the operator chooses the survivor, which has every acknowledged
-// write before the dead node returns.
+// losePrimary: the survivor takes over, and has every acknowledged write before
+// the dead node returns.
 func (s *story) losePrimary() outcome {
 	dead, survivor := s.primary, s.secondary()
 	o := outcome{what: "lost the primary " + dead.Name}
 	s.load(400 * time.Millisecond)
-	dead.Kill(s.t)
-	s.ledger.stop() // its clients have lost their server
 	began := time.Now()
-	survivor.MustRun(s.t, "prim", harness.Service)
+	dead.Kill(s.t)  // which takes as long as its disk is busy
+	s.ledger.stop() // its clients have lost their server
+	survivor.WaitState(s.t, control.Alone)
 	s.serveFrom(survivor)
 	served := time.Since(began)
 	if err := s.ledger.check(s.client); err != nil {
@@ -208,7 +211,8 @@ func (s *story) losePrimary() outcome {
 	return o
 }
 
-// loseBoth: the node that served last serves again.
+// loseBoth: of the nodes that return, one that has everything serves: who served
+// last, or the other when that had not gone on alone.
 func (s *story) loseBoth() outcome {
 	o := outcome{what: "lost both, " + s.primary.Name + " served"}
 	s.load(400 * time.Millisecond)
@@ -225,27 +229,30 @@ func (s *story) loseBoth() outcome {
 	if s.random.IntN(2) == 0 {
 		first, second = second, first
 	}
+	began := time.Now()
 	first.Start(s.t)
 	met := s.random.IntN(2) == 0
 	if met || first != s.primary {
 		second.Start(s.t)
 	}
-	began := time.Now()
-	s.primary.MustRun(s.t, "prim", harness.Service)
-	s.serveFrom(s.primary)
-	o.service = time.Since(began)
-	s.again(&o)
+	s.again(&o, began)
 	return o
 }
 
-// again: the primary, which died, serves once more; the pair becomes whole.
-func (s *story) again(o *outcome) {
+// again: a node serves once more after the primary died; the pair becomes whole.
+func (s *story) again(o *outcome, began time.Time) {
 	s.t.Helper()
+	last := s.primary
+	s.serveFrom(s.lab.WaitServing(s.t))
+	o.service = time.Since(began)
+	if s.primary != last {
+		o.what += ", " + s.primary.Name + " serves"
+	}
 	if err := s.ledger.check(s.client); err != nil {
-		s.t.Fatalf("%v: %s lost writes although it served last:\n%v", o, s.primary.Name, err)
+		s.t.Fatalf("%v: %s lost writes, after %s had served last:\n%v", o, s.primary.Name, last.Name, err)
 	}
 	o.dirty = s.ledger.touchedBlocks()
-	began := time.Now()
+	began = time.Now()
 	if !s.secondary().Running() {
 		o.dirty = s.dirty()
 		s.secondary().Start(s.t)
@@ -255,8 +262,8 @@ func (s *story) again(o *outcome) {
 	o.copied = int64(s.primary.Volume(s.t, data).Counters.ResyncedBytes)
 }
 
-// loseSource: the primary dies while it brings the secondary up to date, which
-// is then worth nothing until the primary is back.
+// loseSource: the primary dies while it brings the secondary up to date. Unless
+// that was done, the secondary is worth nothing until the primary is back.
 func (s *story) loseSource() outcome {
 	o := outcome{what: "lost the source " + s.primary.Name}
 	s.load(200 * time.Millisecond)
@@ -275,14 +282,22 @@ func (s *story) loseSource() outcome {
 		o.what += ", copying"
 	}
 	s.primary.Kill(s.t)
-	s.ledger.stop() // its clients have lost their server
-	s.primary.Start(s.t)
+	s.ledger.stop()            // its clients have lost their server
+	if s.random.IntN(2) == 0 { // long enough for a takeover, by who may
+		harness.Elapse(takeover)
+		if c := s.secondary().Volume(s.t, data); c.Disk == "inconsistent" && s.serves(s.secondary()) {
+			s.t.Errorf("%v: %s serves in the middle of a resync onto it", o, s.secondary().Name)
+		}
+	}
 	began := time.Now()
-	s.primary.MustRun(s.t, "prim", harness.Service)
-	s.serveFrom(s.primary)
-	o.service = time.Since(began)
-	s.again(&o)
+	s.primary.Start(s.t)
+	s.again(&o, began)
 	return o
+}
+
+func (s *story) serves(n *harness.Node) bool {
+	state := n.Service(s.t).State
+	return state == control.Primary || state == control.Alone
 }
 
 // settle holds what must be so after each round.
@@ -323,7 +338,6 @@ func (s *story) refuseStale() {
 	stale.Refused(s.t, []string{"prim", harness.Service},
 		fmt.Sprintf("%s may lack acknowledged writes", stale.Name), fmt.Sprintf("%s has served %s alone since epoch", s.primary.Name, harness.Service))
 	s.primary.Start(s.t)
-	s.primary.MustRun(s.t, "prim", harness.Service)
 	s.lab.WaitPaired(s.t, s.primary)
 	s.serveFrom(s.primary)
 	if err := s.ledger.check(s.client); err != nil {

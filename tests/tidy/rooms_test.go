@@ -38,7 +38,8 @@ var rooms = map[string][]string{
 	"internal/node": {"nbd", "bitmap", "vip", "failover", "control", "mirror",
 		"internal/block", "internal/loop", "internal/config", "internal/trust"},
 
-	"internal/demo": anything, // it is a user of the whole
+	"internal/demo":     anything, // it is a user of the whole
+	"internal/freeport": {},       // of the demo, the benchmark and the tests
 
 	"cmd":   anything,
 	"bench": anything,
