@@ -260,7 +260,7 @@ func (e *Engine) settle() {
 	if e.primary && e.backlog.due() {
 		e.rounds.want(e)
 	}
-	for len(e.free) > 0 || len(e.run) > 0 || e.marks.retry || e.window.stalled.length > 0 && e.room(e.mode()) {
+	for len(e.free) > 0 || len(e.run) > 0 || e.marks.retry || e.mayRoute(e.mode()) {
 		for i := 0; i < len(e.free); i++ {
 			e.free[i].owner.locked()
 		}

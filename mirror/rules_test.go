@@ -407,6 +407,28 @@ func TestRule08AFailedDiskIsNotTakenAtItsWord(t *testing.T) {
 	s.require(s.a.holds(20) == 5 && s.a.holds(40) == 6, "copied, by the peer's own marks")
 }
 
+// A host that is to serve waits for the end of what it carries out for its peer,
+// which waits for no room there: nobody flushes to make any.
+func TestRule08AHostWithMuchToFlushTakesOver(t *testing.T) {
+	s := newScript(t)
+	s.a.data.Inject(blocktest.Fault{Match: blocktest.On(block.Write), Err: errMedium})
+	w := s.write(s.a, 1, 1, 5)
+	s.arbitrated()
+	s.require(w.answered(block.OK) && s.b.engine.remote.hosts, "served by the peer")
+	s.b.engine.backlog.most = block.Size
+	s.write(s.a, 2, 1, 7)
+	s.run()
+	s.require(!s.b.engine.backlog.room(), "full")
+	s.write(s.a, 70, 1, 6)
+	s.deliver(s.b)
+	s.require(s.b.engine.follower.tasks == 1 && s.b.has(onMetadata), "waiting for an intent")
+	s.kill(s.a, false)
+	s.require(s.prim(s.b) && !s.b.engine.Primary(), "about to serve")
+	s.run()
+	s.require(s.b.engine.Primary(), "serving")
+	s.require(s.b.holds(1) == 5, "what was acknowledged")
+}
+
 // Time in which nobody looked is not held against the disk: a process that was
 // stopped finds its tasks old, not its disk dead.
 func TestRule08AStoppedProcessIsNotAHungDisk(t *testing.T) {

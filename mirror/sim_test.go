@@ -54,6 +54,7 @@ var regressions = []struct {
 	{5988755345412315448, "both lose what was not flushed: one by a power cut, one by a failed flush"},
 	{10610684732879113896, "a holder that restarted, and mirrors"},
 	{11558845507227268506, "a secondary back from a power cut in the middle of a switch, while its peer kept running in step"},
+	{14374793950801883125, "a host with much to flush takes over, and what it was asked for last finds no room"},
 	{3903601122463517736, "a disk is replaced while the other is about to serve, with everything"},
 }
 

@@ -54,7 +54,7 @@ func (e *Engine) launch() {
 		stalled.push(o)
 	}
 	e.run = e.run[:0]
-	for m := e.mode(); stalled.length > 0 && e.room(m); {
+	for m := e.mode(); e.mayRoute(m); {
 		e.route(stalled.pop(), m)
 	}
 	if len(e.run) == 0 {
@@ -69,6 +69,14 @@ func (e *Engine) launch() {
 		}
 	}
 	e.run = e.run[:0]
+}
+
+// mayRoute reports whether the first change that stalled may go on: there is
+// room, or nobody waits for it any more. A node about to serve waits for the end
+// of what it carried out for its peer, and flushes nothing that would make room.
+func (e *Engine) mayRoute(m mode) bool {
+	o := e.window.stalled.first
+	return o != nil && (!e.owed(o) || e.room(m))
 }
 
 // room reports whether one more change may begin. Who serves by way of this disk
