@@ -44,6 +44,8 @@ type Beat struct {
 	Ailing   bool // the application has failed there, and not been well since
 	Detached bool // the service's network does not carry there
 	Stuck    bool // its data path stands still: it renews no lease (rule 8)
+
+	Addressed bool // the service's addresses are there
 }
 
 // compose says what this node is.
@@ -56,6 +58,7 @@ func (m *Machine) compose() Beat {
 		Promise: m.repeated(), Offer: m.offer, Held: d.Held, Disowned: d.Disowned, Wants: m.wants(),
 		Witness: m.reachesWitness(), Wanted: d.Wanted, Resting: d.Maintenance,
 		Whole: m.data.Whole, Mirrored: m.data.Mirrored, Kept: m.data.Kept, Ailing: m.application.ailing, Detached: m.data.Detached, Stuck: m.data.Stuck,
+		Addressed: m.data.Addressed,
 	}
 }
 

@@ -97,6 +97,10 @@ type Data struct {
 	Failed   bool // primary: a disk failed, and the volume waits until the record names the peer
 	Stuck    bool // the data path has not turned for too long (rule 8)
 	Detached bool // an interface that the service's addresses belong on does not carry
+
+	// Addressed: the service's addresses are here. It decides nothing; the peer,
+	// which may mind them until then, is told at once.
+	Addressed bool
 }
 
 // Winner says whose blocks are the newer ones, as both nodes found when they met.

@@ -73,6 +73,9 @@ func (m *Machine) Informed() bool {
 	return !m.data.Meeting && m.data.Winner != NotMet
 }
 
+// HandsOver reports whether this node is stopping for the peer to serve.
+func (m *Machine) HandsOver() bool { return m.role == leaving && m.going.handover }
+
 // LeavesInOrder reports whether this node is stopping of its own accord, its
 // application down already.
 func (m *Machine) LeavesInOrder() bool {

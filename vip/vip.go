@@ -234,6 +234,23 @@ func (m *Manager) Leave() (Departure, error) {
 	return left, err
 }
 
+// Lend ends the connections to the addresses and keeps these, unannounced and
+// never renewed, until Leave follows or their lifetime ends. It is for a handover:
+// who connects before the next owner is there is answered by this node, by a
+// refusal at worst. Once the address is gone it would be answered by nobody, and
+// a client's kernel says so, or tries again, only after a second.
+func (m *Manager) Lend() error {
+	m.steps.Lock()
+	defer m.steps.Unlock()
+	m.stopAnnouncing()
+	m.held.Store(nil)
+	if len(m.config.Addresses) == 0 {
+		return nil
+	}
+	_, err := m.resetConnections()
+	return err
+}
+
 func (m *Manager) resetConnections() (int, error) {
 	var ips []netip.Addr
 	for _, a := range m.config.Addresses {

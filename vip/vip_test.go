@@ -216,3 +216,30 @@ func TestCloseLeavesTheAddresses(t *testing.T) {
 		}
 	})
 }
+
+// Lent addresses stay, with nobody to speak for them, until they are left.
+func TestLend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		m := f.manager(t, 3*time.Second, virtual4)
+		if err := m.Take(); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		f.steps()
+		said := len(f.sent)
+		if err := m.Lend(); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := f.steps(), []string{"reset [10.0.0.100]"}; !slices.Equal(got, want) {
+			t.Errorf("lent by %q, want %q", got, want)
+		}
+		<-time.After(time.Second)
+		if err := m.Renew(); err != nil || len(f.steps()) != 0 || len(f.sent) != said {
+			t.Errorf("%d announcements while lent, renewed: %v", len(f.sent)-said, err)
+		}
+		if left, err := m.Leave(); err != nil || len(left.Removed) != 1 {
+			t.Errorf("left %+v, %v", left, err)
+		}
+	})
+}

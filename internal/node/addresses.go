@@ -28,10 +28,12 @@ type addresses struct {
 	hidden   bool // the lease has run out
 	tried    chan struct{}
 	outcome  error
-	probed   time.Time // when nobody had them
-	lent     time.Time // when the peer last served, and so had them
-	problem  string    // what somebody should look at
-	detached bool      // an interface that they belong on does not carry
+	probed   time.Time     // when nobody had them
+	lent     time.Time     // when the peer last served, and so had them
+	taken    bool          // they are here, as far as was tried
+	minding  chan struct{} // closed when it ends; nil: they are not minded for the peer
+	problem  string        // what somebody should look at
+	detached bool          // an interface that they belong on does not carry
 
 	wake chan struct{}
 }
@@ -41,6 +43,12 @@ const addressLimit = 5 * time.Second
 
 // probeLasts is for how long it counts that nobody had the addresses.
 const probeLasts = 3 * time.Second
+
+// mindLimit is for how long addresses are minded for a peer that takes the
+// service over. Within a timeout they are its own, or nobody's.
+func (a *addresses) mindLimit() time.Duration {
+	return min(a.service.cfg.Pace.Timeout/2, time.Second)
+}
 
 // checkEvery is how often a secondary looks from outside to whom the addresses
 // lead.
@@ -119,22 +127,27 @@ func (a *addresses) wanted() bool {
 // settle takes the addresses, or removes them, as is wanted last.
 func (a *addresses) settle() {
 	a.mu.Lock()
-	wanted, tried := a.up && !a.hidden, a.tried
+	wanted, minding, tried := a.up && !a.hidden, a.minding != nil, a.tried
 	a.tried = nil
 	a.mu.Unlock()
 	var err error
-	if wanted {
+	switch {
+	case wanted:
 		err = a.vip.Take()
-	} else {
+	case minding:
+		err = a.vip.Lend()
+	default:
 		err = a.remove()
 	}
 	a.note(err)
 	a.mu.Lock()
 	a.outcome = err
+	a.taken = wanted && err == nil
 	a.mu.Unlock()
 	if tried != nil {
 		close(tried)
 	}
+	a.service.poke()
 }
 
 func (a *addresses) remove() error {
@@ -175,8 +188,55 @@ func (a *addresses) note(err error) {
 	}
 }
 
+// here reports whether this node has the addresses, to be used.
+func (a *addresses) here() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.taken
+}
+
+// mind keeps the addresses here while the peer takes the service over, so that
+// clients are answered until they are there.
+func (a *addresses) mind(ctx context.Context) error {
+	a.mu.Lock()
+	a.minding = make(chan struct{})
+	a.mu.Unlock()
+	time.AfterFunc(a.mindLimit(), a.stopMinding)
+	return a.set(ctx, false)
+}
+
+// stopMinding: the peer has the addresses, or has had long enough.
+func (a *addresses) stopMinding() {
+	a.mu.Lock()
+	minding := a.minding
+	a.minding = nil
+	a.mu.Unlock()
+	if minding != nil {
+		close(minding)
+		a.poke()
+	}
+}
+
+// awaitMinded returns when the addresses are not minded for the peer: whoever
+// connects meanwhile is told where the service is by the reset that comes with
+// their leaving.
+func (a *addresses) awaitMinded(ctx context.Context) {
+	a.mu.Lock()
+	minding := a.minding
+	a.mu.Unlock()
+	if minding != nil {
+		select {
+		case <-minding:
+		case <-ctx.Done():
+		}
+	}
+}
+
 // set says what is wanted and waits until that was tried.
 func (a *addresses) set(ctx context.Context, up bool) error {
+	if up {
+		a.stopMinding()
+	}
 	a.mu.Lock()
 	a.up = up
 	if a.tried == nil {
@@ -204,7 +264,18 @@ func (a *addresses) take(ctx context.Context, _ application.Order) error {
 }
 
 // leave is the way down.
-func (a *addresses) leave(ctx context.Context, _ application.Order) error { return a.set(ctx, false) }
+func (a *addresses) leave(ctx context.Context, _ application.Order) error {
+	if a.service.shown.Load().machine.HandsOver() {
+		return a.mind(ctx)
+	}
+	return a.set(ctx, false)
+}
+
+// forsake is the way down when the right is lost: nothing is minded for anybody.
+func (a *addresses) forsake(ctx context.Context, _ application.Order) error {
+	a.stopMinding()
+	return a.set(ctx, false)
+}
 
 // free makes sure that no stranger has the addresses. A peer that had them until
 // now is proof enough; else they are probed for, if possible ahead, while the

@@ -67,7 +67,7 @@ func (a *app) order() []application.Step {
 	var steps []application.Step
 	if len(a.service.cfg.IP) > 0 {
 		steps = append(steps, application.Step{
-			Name: "addresses", Up: a.addresses.take, Down: a.addresses.leave, Force: a.addresses.leave,
+			Name: "addresses", Up: a.addresses.take, Down: a.addresses.leave, Force: a.addresses.forsake,
 			UpLimit: addressLimit, DownLimit: addressLimit,
 		})
 	}

@@ -167,6 +167,9 @@ func (s *service) heard(ctx context.Context, b *beatMessage) {
 	if b.Beat.Serving {
 		s.app.addresses.peerServes()
 	}
+	if b.Beat.Addressed {
+		s.app.addresses.stopMinding()
+	}
 	s.put(ctx, func(m *failover.Machine, now time.Duration) []failover.Action { return m.Heard(now, b.Beat) })
 }
 

@@ -26,7 +26,7 @@ func (s *service) data() failover.Data {
 		seen[i] = Seen{Status: st, Waits: waits, Asked: asked, Stuck: v.Hung() >= v.patience()}
 	}
 	d := Sum(seen, s.machine.Durable().View.Holder == s.node.self.Name)
-	d.Detached = s.app.addresses.cutLoose()
+	d.Detached, d.Addressed = s.app.addresses.cutLoose(), s.app.addresses.here()
 	return d
 }
 

@@ -95,6 +95,7 @@ func listenExport(at config.Export, floats bool) (net.Listener, error) {
 
 func (x *export) run(ctx context.Context) error {
 	return x.gate.Serve(ctx, x.listener, func(ctx context.Context, conn net.Conn) (*nbd.Negotiated, error) {
+		x.volume.service.app.addresses.awaitMinded(ctx)
 		return nbd.Handshake(ctx, loop.Wrap(conn), x.config)
 	}, x.volume.admit)
 }
