@@ -129,7 +129,9 @@ func (m *Machine) mayResume() bool {
 	case m.set.Arbiter == ByWitness, m.audible():
 		return m.settled() || d.View.Mode == Alone && mutated("who restarts waits for the survivor")
 	}
-	return d.View.Mode == Alone || m.set.Arbiter == ByNobody // nobody else has it
+	// Nobody takes it by himself; but the operator may have given it to the peer,
+	// who is heard as soon as both are connected.
+	return m.settled() && (d.View.Mode == Alone || m.set.Arbiter == ByNobody)
 }
 
 // settled: a process that has just started has given a peer that kept running

@@ -137,6 +137,9 @@ func NewMachine(set Settings, boot uint64, now time.Duration, durable NodeState)
 
 // begin and end enclose every input.
 func (m *Machine) begin(now time.Duration) {
+	if now-m.now >= m.set.Timeout {
+		m.stoodStill()
+	}
 	m.now, m.who, m.out = max(m.now, now), "", nil
 }
 

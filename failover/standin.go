@@ -49,8 +49,9 @@ func (m *Machine) Pinged(now time.Duration, nonce uint64, p Ping) []Action {
 	if !v.on || v.nonce != nonce {
 		return m.end()
 	}
-	v.on, v.good = false, p.Router
-	if p.Router && !p.Peer {
+	inTime := m.now-v.at < m.set.Timeout
+	v.on, v.good = false, p.Router && inTime
+	if v.good && !p.Peer {
 		m.renewed(v.at)
 		if m.stillDue(v.why) {
 			m.decide(v.why)
@@ -78,6 +79,7 @@ func (m *Machine) stillDue(p purpose) bool {
 type fenceView struct {
 	on   bool
 	why  purpose
+	void bool          // this node stood still meanwhile
 	wait time.Duration // not again before this
 }
 
@@ -98,14 +100,22 @@ func (m *Machine) seekFence(p purpose) {
 // Fenced takes the outcome of the fence command; nil: the peer is certainly off.
 func (m *Machine) Fenced(now time.Duration, err error) []Action {
 	m.begin(now)
-	p := m.fence.why
+	f := m.fence
 	m.fence = fenceView{wait: m.now + m.set.Timeout}
-	if err != nil {
+	switch {
+	case err != nil:
 		m.problem = "fence " + m.set.Peer + ": " + err.Error()
-		return m.end()
-	}
-	if p == forAlone && m.role != idle && m.data.Lost || p == forTakeover && m.role == idle && !m.won {
-		m.decide(p)
+	case f.void:
+		m.problem = "fence " + m.set.Peer + ": this node stood still meanwhile, and does not know what " + m.set.Peer + " has done since"
+	case m.stillDue(f.why):
+		m.decide(f.why)
 	}
 	return m.end()
+}
+
+// stoodStill: this node has not run for a timeout. What it had asked belongs to
+// a world that may be gone, and the peer may serve by now: the answer, though it
+// is there, is nobody's leave.
+func (m *Machine) stoodStill() {
+	m.ping.on, m.fence.void = false, m.fence.on
 }
