@@ -28,12 +28,13 @@ const (
 	DoHide                  // remove the virtual addresses: the lease has run out
 	DoShow                  // take them again
 	DoConnect               // volumes may connect to the peer, or with Off may not
+	DoSource                // volumes that the peer lacks are copied to it, though this node does not serve; with Off no longer
 	DoEvent                 // tell Event
 )
 
 func (d Do) String() string {
 	return [...]string{"none", "store", "beat", "query", "change", "ping", "fence", "right", "names", "promote", "demote", "expel",
-		"up", "down", "kill", "hide", "show", "connect", "event"}[d]
+		"up", "down", "kill", "hide", "show", "connect", "source", "event"}[d]
 }
 
 // Action is one thing to be done. Only the fields that its Do names count.

@@ -180,6 +180,8 @@ func (m *Machine) whyWaiting() string {
 		return "waits for the witness"
 	case d.View.Epoch == 0:
 		return fmt.Sprintf("nobody has served %s yet: run `twinbd prim %s` on the node whose data is to be used", service, service)
+	case m.sources:
+		return fmt.Sprintf("copies to %s what it lacks; then %s, which has what is missing here, is to serve", peer, peer)
 	case !m.data.Whole:
 		return fmt.Sprintf("the disk here is not whole: waits for %s", peer)
 	case d.Maintenance:

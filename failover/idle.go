@@ -90,7 +90,7 @@ func (m *Machine) peerWins() bool {
 		return false
 	}
 	if m.met() {
-		return m.data.Winner == Theirs
+		return m.data.Winner == Theirs && !m.data.Owes // what it lacks is copied to it first
 	}
 	hasAll := m.peerInStep() && m.durable.Held == 0 // nothing was acknowledged alone
 	return (hasAll || mutated("a failed disk is no reason to lose writes") && !m.data.Whole) && (!m.data.Whole || m.outlived() && m.waitedLong())

@@ -52,6 +52,7 @@ type Machine struct {
 
 	application application
 	connected   bool
+	sources     bool          // what the peer lacks is copied to it, though this node does not serve
 	parted      time.Duration // when this node, stopping, gave its last word
 	everywhere  bool          // the operator stops both nodes
 
@@ -93,6 +94,7 @@ type Data struct {
 	Kept     bool // this process was in step when it last saw the peer, on every volume
 	Meeting  bool // some volume is just comparing what the nodes have
 	Winner   Winner
+	Owes     bool // some volume here has what the peer has not, and the peer waits for it
 	Lost     bool // primary: no volume is replicated any more, all are flushed and wait for the right to go on
 	Failed   bool // primary: a disk failed, and the volume waits until the record names the peer
 	Stuck    bool // the data path has not turned for too long (rule 8)
@@ -175,6 +177,7 @@ func (m *Machine) step() {
 		m.whileLeaving()
 	}
 	m.setRight()
+	m.setSource()
 }
 
 // tell says what has changed: to the peer at once, the state to people.

@@ -48,6 +48,34 @@ func TestRule18TheRightFollowsTheDisk(t *testing.T) {
 	w.until(t, 12, func() bool { return w.serves(beta) })
 }
 
+// Each node lacks a volume that only the other has: the holder copies its own to
+// the peer before it gives the service away, and serves meanwhile nobody.
+func TestRule18AHolderThatCannotServeIsASource(t *testing.T) {
+	for _, arbiter := range []Arbiter{ByFence, ByNobody} {
+		set := pairWorld(arbiter).nodes[alpha].m.set
+		m := NewMachine(set, 1, 0, NodeState{View: View{5, "alpha", Alone}, Known: 5, Wanted: WantStart})
+		now := set.Heartbeat
+		beat := Beat{Boot: 2, Sent: now, EchoBoot: 1, Echo: now, Known: 5, View: View{5, "alpha", Alone}, Wanted: WantStart}
+		sources := func(actions []Action) (on, off bool) {
+			for _, a := range actions {
+				on, off = on || a.Do == DoSource && !a.Off, off || a.Do == DoSource && a.Off
+			}
+			return on, off
+		}
+		m.Heard(now, beat)
+		if on, _ := sources(m.Saw(now, Data{Winner: Theirs, Owes: true})); !on || m.Epoch() != 5 || m.Serving() {
+			t.Fatalf("%v: is a source: %t, in epoch %d, serving: %t", arbiter, on, m.Epoch(), m.Serving())
+		}
+		beat.Whole, beat.Sent = true, now+1
+		if m.Heard(now+1, beat); m.Epoch() != 5 {
+			t.Errorf("%v: given away before all was copied", arbiter)
+		}
+		if _, off := sources(m.Saw(now+1, Data{Winner: Theirs})); !off || m.Durable().View.Holder != "beta" {
+			t.Errorf("%v: a source no longer: %t; the record names %s", arbiter, off, m.Durable().View.Holder)
+		}
+	}
+}
+
 // The witness goes, then the secondary: the primary goes on by its promise, and
 // writes itself in when the witness is back.
 func TestRule19LosingTheWitnessHarmsNobody(t *testing.T) {

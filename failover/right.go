@@ -73,6 +73,23 @@ func (m *Machine) renewed(asked time.Duration) {
 	m.lease = max(m.lease, asked+m.set.Timeout)
 }
 
+// setSource lets a holder that cannot serve, because of one volume, be the source
+// of another: of two nodes each of which lacks what only the other has, both
+// would wait for ever. Its right to be the only copy that counts is the record's,
+// or the peer's promise (rule 18); nothing is acknowledged by it. When the peer
+// lacks nothing any more, it is given the service.
+func (m *Machine) setSource() {
+	d, b := &m.durable, &m.peer.beat
+	holds := d.View.Holder == m.set.Node && d.View.Mode == Alone && (m.set.Arbiter != ByWitness || m.fresh()) ||
+		d.Held > d.View.Epoch && b.Promise == d.Held
+	sources := m.role == idle && !m.won && !m.pending.on && d.Wanted == WantStart && m.going.why == staying &&
+		holds && m.data.Owes && (!m.data.Whole || m.data.Winner == Theirs) && m.audible() && !b.Serving
+	if sources != m.sources {
+		m.sources = sources
+		m.do(Action{Do: DoSource, Off: !sources})
+	}
+}
+
 // keepRight does what a serving node has to do about its right.
 func (m *Machine) keepRight() {
 	switch {

@@ -55,6 +55,7 @@ func Sum(volumes []Seen, holder bool) failover.Data {
 		d.Lost = d.Lost && v.Waits && v.Asked == mirror.AskAlone
 		d.Failed = d.Failed || v.Waits && v.Asked == mirror.AskPeer
 		d.Stuck = d.Stuck || v.Stuck
+		d.Owes = d.Owes || !st.Equals && winnerOf(st) == failover.Mine && st.Session != mirror.Hosting
 	}
 	d.Winner = winner(volumes, holder)
 	return d

@@ -63,6 +63,8 @@ func (s *service) perform(ctx context.Context, actions []failover.Action) error 
 			s.app.show()
 		case failover.DoConnect:
 			s.connect(!a.Off)
+		case failover.DoSource:
+			s.source(!a.Off)
 		case failover.DoEvent:
 			e := a.Event
 			if e.Kind == "maintenance" {
@@ -144,6 +146,20 @@ func mirrorRight(r failover.Right) mirror.Right {
 		return mirror.RightAlone
 	}
 	return mirror.RightNone
+}
+
+// source lets volumes be copied to the peer while none is served here, or no
+// longer. One that is served, or about to be, has its right from elsewhere.
+func (s *service) source(on bool) {
+	right := mirror.RightNone
+	if on {
+		right = mirror.RightAlone
+	}
+	s.each(func(v *volume, now time.Duration) {
+		if !v.engine.NeedsRight() {
+			v.engine.SetRight(now, right)
+		}
+	})
 }
 
 // shut lets no reply leave any more.

@@ -65,3 +65,23 @@ func turn(s mirror.Status) *mirror.Status {
 	}
 	return &s
 }
+
+// A node that is to give the service away owes its peer what only it has; a mere
+// preference between equals is no debt.
+func TestWhatThePeerIsOwed(t *testing.T) {
+	var (
+		mirrors = mirror.Status{Session: mirror.Mirroring}
+		newer   = mirror.Status{Session: mirror.Comparing, Source: true}
+		older   = mirror.Status{Session: mirror.Comparing}
+		equal   = mirror.Status{Session: mirror.Comparing, Equals: true, Source: true}
+		hosts   = mirror.Status{Session: mirror.Hosting}
+	)
+	for _, c := range []struct {
+		a, b mirror.Status
+		want bool
+	}{{newer, older, true}, {mirrors, newer, true}, {equal, older, false}, {mirrors, older, false}, {hosts, mirrors, false}} {
+		if got := Sum([]Seen{{Status: &c.a}, {Status: &c.b}}, true).Owes; got != c.want {
+			t.Errorf("%v and %v: %t", c.a.Session, c.b.Session, got)
+		}
+	}
+}

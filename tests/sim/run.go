@@ -5,7 +5,6 @@ package sim
 import (
 	"time"
 
-	"github.com/twinbd/twinbd/bitmap"
 	"github.com/twinbd/twinbd/failover"
 	"github.com/twinbd/twinbd/internal/block"
 	"github.com/twinbd/twinbd/mirror"
@@ -85,28 +84,7 @@ func (w *world) heal() {
 		}
 		break
 	}
-	if w.crossed() {
-		w.say("each node lacks a volume that only the other has")
-		panic(crossed{})
-	}
 	w.fail("stuck: the service is not back: %s", w.state())
-}
-
-// crossed: each node lacks a whole copy of a volume that the other has one of, so
-// that neither can serve them all. It takes a disk that fails while another volume
-// is being copied, and a source that restarts before both are seen to. Nothing is
-// lost, and nothing goes on by itself: docs/FAILURES.md says what a person does.
-func (w *world) crossed() bool {
-	lacks := func(n, other *node) bool {
-		for i, v := range n.process.volumes {
-			if v.status.State != bitmap.Consistent && other.process.volumes[i].status.State == bitmap.Consistent {
-				return true
-			}
-		}
-		return false
-	}
-	a, b := w.nodes[0], w.nodes[1]
-	return lacks(a, b) && lacks(b, a)
 }
 
 // well: one serves, the other follows, everything is mirrored.

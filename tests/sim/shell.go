@@ -91,6 +91,8 @@ func (p *process) perform(a *failover.Action) {
 	case failover.DoHide, failover.DoShow:
 	case failover.DoConnect:
 		p.connect(!a.Off)
+	case failover.DoSource:
+		p.source(!a.Off)
 	case failover.DoEvent:
 		w.note(a.Event.Kind, int64(p.node.id))
 		w.say("%s %s: %s -> %s (%s)", p.node.name, a.Event.Kind, a.Event.Old, a.Event.New, a.Event.Reason)
@@ -119,6 +121,19 @@ func (p *process) store(state failover.NodeState) {
 		holds := state.View.Holder == n.name
 		p.each(func(v *volume, _ time.Duration) { v.engine.SetHolder(holds) })
 	}
+}
+
+// source lets volumes be copied to the peer while none is served here.
+func (p *process) source(on bool) {
+	right := mirror.RightNone
+	if on {
+		right = mirror.RightAlone
+	}
+	p.each(func(v *volume, now time.Duration) {
+		if !v.engine.NeedsRight() {
+			v.engine.SetRight(now, right)
+		}
+	})
 }
 
 // each runs f for every volume on its loop.

@@ -69,7 +69,6 @@ type Stats struct {
 	Schedules, Ops, Faults, Aimed     int
 	Refused, Resyncs, Events          int
 	Covers, Excused, Losses, Verifies int
-	Crossed                           int // schedules that ended because each node lacked what only the other had
 	Kinds                             [faultKinds]int
 }
 
@@ -86,7 +85,6 @@ func (s *Stats) Add(o Stats) {
 	s.Excused += o.Excused
 	s.Losses += o.Losses
 	s.Verifies += o.Verifies
-	s.Crossed += o.Crossed
 	for i, n := range o.Kinds {
 		s.Kinds[i] += n
 	}
@@ -104,18 +102,13 @@ type Result struct {
 // broken is what fail panics with: it ends the schedule from wherever it is.
 type broken struct{ why string }
 
-// crossed ends a schedule that only a person can go on with: see world.crossed.
-type crossed struct{}
-
 // Run runs one schedule.
 func Run(opt Options) (res Result) {
 	w := newWorld(opt)
 	defer func() {
 		if cause := recover(); cause != nil {
 			b, ok := cause.(broken)
-			if _, ends := cause.(crossed); ends {
-				w.stats.Crossed = 1
-			} else if !ok {
+			if !ok {
 				b.why = fmt.Sprintf("panic: %v", cause)
 				w.say("%s\n%s", b.why, debug.Stack())
 			}
