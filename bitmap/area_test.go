@@ -60,7 +60,7 @@ func testHeader() Header {
 		Ancestors:   [MaxAncestors]Generation{{0x20, 15: 2}, {0x40, 15: 4}},
 		Generations: 3,
 		LastPrimary: true, Serving: true,
-		PeerSequence: 77, ResyncID: 5,
+		Moment: 78, PeerMoment: 77, ResyncID: 5,
 		Forced: "root at beta, 2026-01-02 03:04:05 UTC",
 		Reason: "flush: input/output error",
 	}

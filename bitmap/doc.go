@@ -24,5 +24,6 @@
 //
 // What this package cannot see: a copy of a slot that was written whole and
 // rotted later looks like one whose writing was cut, and the older one counts.
-// For the header the peer notices, since the sequence goes backwards.
+// So whoever writes a header writes it twice, one place after the other, before
+// he relies on it.
 package bitmap

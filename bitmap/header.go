@@ -92,8 +92,12 @@ type Header struct {
 	LastPrimary bool // this node served the volume last, as far as it knows
 	Serving     bool // it serves now: if it crashes, it may hold writes that nobody else has
 
-	PeerSequence uint64 // of the peer's header, the highest seen: one that goes backwards was rolled back
-	ResyncID     uint64 // of the last resync begun or ended: its last message may be repeated
+	// Moment is raised while both nodes have the same, and then told to the peer,
+	// which keeps it as PeerMoment: a disk whose moment is before what the peer
+	// was told has been put back to a copy of itself.
+	Moment, PeerMoment uint64
+
+	ResyncID uint64 // of the last resync begun or ended: its last message may be repeated
 
 	Forced string // who forced this copy to serve, and when; empty if nobody did
 	Reason string // why State is Failed, for people

@@ -27,8 +27,9 @@ import (
 //	    80   16  intended
 //	    96  256  ancestors: 16 generations, newest first, then zeroes
 //	   352    8  number of generations
-//	   360   16  zero
-//	   376    8  sequence of the peer's header
+//	   360    8  moment
+//	   368    8  zero
+//	   376    8  moment of the peer
 //	   384    8  resync ID
 //	   392   65  cluster: length, bytes of UTF-8, zeroes; so are all that follow
 //	   457   65  service
@@ -43,9 +44,8 @@ import (
 // Numbers are big endian.
 const HeaderSize = 4096
 
-// reserved is the length of the zeroes between the number of generations and
-// the sequence of the peer's header.
-const reserved = 16
+// reserved is the length of the zeroes between the moments.
+const reserved = 8
 
 const (
 	headerMagic   = 0x7477696e62644831 // "twinbdH1"
@@ -85,8 +85,9 @@ func (h *Header) Encode(dst []byte, sequence uint64) error {
 		p = append(p, a[:]...)
 	}
 	p = binary.BigEndian.AppendUint64(p, h.Generations)
+	p = binary.BigEndian.AppendUint64(p, h.Moment)
 	p = append(p, make([]byte, reserved)...)
-	p = binary.BigEndian.AppendUint64(p, h.PeerSequence)
+	p = binary.BigEndian.AppendUint64(p, h.PeerMoment)
 	p = binary.BigEndian.AppendUint64(p, h.ResyncID)
 	for _, name := range []string{h.Cluster, h.Service, h.Volume, h.Node, h.Peer} {
 		p = appendText(p, name, MaxName)
@@ -136,11 +137,11 @@ func headerFrom(s block.Slot) (Header, error) {
 	for i := range h.Ancestors {
 		r.bytes(h.Ancestors[i][:])
 	}
-	h.Generations = r.uint64()
+	h.Generations, h.Moment = r.uint64(), r.uint64()
 	if !isZero(r.next(reserved)) {
 		return Header{}, fmt.Errorf("reserved bytes are not zero")
 	}
-	h.PeerSequence, h.ResyncID = r.uint64(), r.uint64()
+	h.PeerMoment, h.ResyncID = r.uint64(), r.uint64()
 	for _, name := range []*string{&h.Cluster, &h.Service, &h.Volume, &h.Node, &h.Peer} {
 		*name = r.text(MaxName)
 	}

@@ -34,7 +34,7 @@ var headers = rapid.Custom(func(t *rapid.T) Header {
 		Generation: generation("generation"), Base: generation("base"), Intended: generation("intended"),
 		Generations: rapid.Uint64().Draw(t, "generations"),
 		LastPrimary: rapid.Bool().Draw(t, "last primary"), Serving: rapid.Bool().Draw(t, "serving"),
-		PeerSequence: rapid.Uint64().Draw(t, "peer sequence"), ResyncID: rapid.Uint64().Draw(t, "resync"),
+		Moment: rapid.Uint64().Draw(t, "moment"), PeerMoment: rapid.Uint64().Draw(t, "peer moment"), ResyncID: rapid.Uint64().Draw(t, "resync"),
 		Forced: name("forced", 0, MaxForced), Reason: name("reason", 0, MaxReason),
 	}
 	for i := range rapid.IntRange(0, MaxAncestors).Draw(t, "ancestors") {

@@ -125,7 +125,7 @@ func (p *printer) differences(m *Metadata) {
 
 // copies is how the area itself is.
 func (p *printer) copies(m *Metadata) {
-	p.line("header", "sequence %d, %s; peer's was %d", m.Sequence, copiesText(m.HeaderErrors), m.Header.PeerSequence)
+	p.line("header", "sequence %d, %s; moment %d, the peer's %d", m.Sequence, copiesText(m.HeaderErrors), m.Header.Moment, m.Header.PeerMoment)
 	p.line("area", "%s in %d pages, salt %016x", sizeText(m.Layout.Bytes()), m.Layout.Pages(), m.Header.Salt)
 }
 

@@ -3,6 +3,7 @@
 package bitmap
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 
@@ -20,6 +21,11 @@ type Metadata struct {
 	Header   Header
 	Sequence uint64 // of the header
 	Layout   Layout
+
+	// HeaderTwice says that both copies of the header are valid and say the
+	// same. If not, the one that was found stands in one place only: before it is
+	// relied upon, it is to be written to both.
+	HeaderTwice bool
 
 	// Bits are the dirty blocks that were stored, and all blocks of bad pages,
 	// or all blocks if the intents are lost. The intents are not in it.
@@ -70,9 +76,10 @@ func Load(r Reader, size int64) (*Metadata, error) {
 // and does not give way to the older.
 func (m *Metadata) loadHeader(r Reader) error {
 	var newest block.Slot
+	var payloads [2][]byte
 	for i := range m.HeaderErrors {
 		s, err := readHeader(r, uint64(i))
-		m.HeaderErrors[i] = err
+		m.HeaderErrors[i], payloads[i] = err, s.Payload
 		if err == nil && (newest.Payload == nil || s.Sequence > newest.Sequence) {
 			newest = s
 		}
@@ -87,7 +94,7 @@ func (m *Metadata) loadHeader(r Reader) error {
 	if m.Header, err = headerFrom(newest); err != nil {
 		return fmt.Errorf("metadata is not usable: %w", err)
 	}
-	m.Sequence = newest.Sequence
+	m.Sequence, m.HeaderTwice = newest.Sequence, bytes.Equal(payloads[0], payloads[1])
 	m.Layout, err = m.Header.Layout()
 	return err
 }

@@ -24,16 +24,16 @@ type Hello struct {
 	Proposal    uint32 // half of the session's number
 	Incarnation uint64 // of the process
 
-	VolumeID     [16]byte
-	Size         int64
-	State        string // of the disk's content, bitmap.State
-	Generation   bitmap.Generation
-	Base         bitmap.Generation
-	Intended     bitmap.Generation // of the source of a resync that has not finished
-	Ancestors    []bitmap.Generation
-	Sequence     uint64 // of the metadata header, only ever grows
-	PeerSequence uint64 // the peer's, when last seen
-	DirtyBlocks  int64
+	VolumeID    [16]byte
+	Size        int64
+	State       string // of the disk's content, bitmap.State
+	Generation  bitmap.Generation
+	Base        bitmap.Generation
+	Intended    bitmap.Generation // of the source of a resync that has not finished
+	Ancestors   []bitmap.Generation
+	Moment      uint64 // only ever grows, see moment.go
+	PeerMoment  uint64 // the peer's, as it told last
+	DirtyBlocks int64
 
 	Primary     bool // serves now
 	KeptInStep  bool // this process was in step when it last saw the peer
@@ -82,7 +82,7 @@ func Decide(a, b Hello) Verdict {
 	case va == bitmap.Failed || vb == bitmap.Failed:
 		return decideFailed(a, b)
 	case rolledBack(a, b) && rolledBack(b, a):
-		return Verdict{ActionSplit, "", "both disks are older than what the other has seen"}
+		return decideBothBack(a, b)
 	case rolledBack(a, b) && parted(a, b), rolledBack(b, a) && parted(b, a):
 		return Verdict{ActionSplit, "", "a disk is older than what the other has seen of it, and was written since"}
 	case rolledBack(a, b):
@@ -97,6 +97,20 @@ func Decide(a, b Hello) Verdict {
 		return onto(b, a)
 	}
 	return decideData(a, b)
+}
+
+// decideBothBack: each disk is older than what the other has seen of it.
+func decideBothBack(a, b Hello) Verdict {
+	const both = "both disks are older than what the other has seen"
+	switch {
+	case hasData(a) && hasData(b):
+		return Verdict{ActionSplit, "", both}
+	case hasData(a):
+		return full(a, b, both)
+	case hasData(b):
+		return full(b, a, both)
+	}
+	return decideEmpty(a, b)
 }
 
 // decideData: both disks hold a whole history.
@@ -229,7 +243,7 @@ func hasData(h Hello) bool { return stateOf(h) == bitmap.Consistent }
 func newer(a, b Hello) bool { return slices.Contains(a.Ancestors, b.Generation) }
 
 // parted reports whether a has a history that b does not know.
-func parted(a, b Hello) bool { return a.Generation != b.Generation && !newer(b, a) }
+func parted(a, b Hello) bool { return hasData(a) && a.Generation != b.Generation && !newer(b, a) }
 
 func newerOrSame(a, b Hello) bool { return a.Generation == b.Generation || newer(a, b) }
 
@@ -246,8 +260,10 @@ func related(a, b Hello) bool {
 	return false
 }
 
-// rolledBack reports whether b has seen a newer header of a than a has: a's
-// disk or its metadata was restored from a copy.
+// rolledBack reports whether b was told a later moment than a knows: a's disk or
+// its metadata was restored from a copy. What it says of itself is not to be
+// believed then, nor that it lacks only what it was about to get.
 func rolledBack(a, b Hello) bool {
-	return b.PeerSequence > a.Sequence && hasData(a) && a.VolumeID == b.VolumeID && a.VolumeID != [16]byte{}
+	began := stateOf(a) == bitmap.Consistent || stateOf(a) == bitmap.Inconsistent
+	return b.PeerMoment > a.Moment && began && a.VolumeID == b.VolumeID && a.VolumeID != [16]byte{}
 }

@@ -37,7 +37,7 @@ func hellos(node, peer string) []Hello {
 		for _, h := range histories {
 			for bits := range 1 << 4 {
 				x := Hello{
-					Node: node, Peer: peer, VolumeID: [16]byte{7}, State: state.String(), Sequence: 5, PeerSequence: 5,
+					Node: node, Peer: peer, VolumeID: [16]byte{7}, State: state.String(), Moment: 5, PeerMoment: 5,
 					Generation: h.generation, Base: h.base, Ancestors: h.ancestors,
 					Primary: bits&1 != 0, KeptInStep: bits&2 != 0,
 				}
@@ -45,7 +45,7 @@ func hellos(node, peer string) []Hello {
 					x.DirtyBlocks = 3
 				}
 				if bits&8 != 0 {
-					x.PeerSequence = 6 // it has seen more of the peer than the peer has
+					x.PeerMoment = 6 // it has seen more of the peer than the peer has
 				}
 				if state == bitmap.Inconsistent {
 					x.Intended, x.Generation = x.Generation, g1
@@ -108,6 +108,8 @@ func forbidden(a, b Hello, v Verdict) string {
 		return "the source does not know what the target has"
 	case v.Action == ActionMirror && (a.DirtyBlocks > 0 || b.DirtyBlocks > 0):
 		return "marks are dropped"
+	case (v.Action == ActionMirror || v.Action == ActionResync) && (rolledBack(a, b) || rolledBack(b, a)):
+		return "a disk that was put back is believed"
 	case v.Action == ActionMirror && (a.Generation != b.Generation || !hasData(a) || !hasData(b)):
 		return "different disks are called equal"
 	case v.Action == ActionHost && (hasData(target) || !target.Primary || !hasData(source) || !knows(source, target)):
@@ -126,7 +128,7 @@ func TestDecide(t *testing.T) {
 	base := func(node, peer string) Hello {
 		return Hello{
 			Node: node, Peer: peer, VolumeID: [16]byte{7}, State: "consistent", Generation: g2,
-			Ancestors: []bitmap.Generation{g1}, Sequence: 5, PeerSequence: 5,
+			Ancestors: []bitmap.Generation{g1}, Moment: 5, PeerMoment: 5,
 		}
 	}
 	older := func(h *Hello) { h.Generation, h.Ancestors = g1, nil }
@@ -185,11 +187,16 @@ func TestDecide(t *testing.T) {
 		{"a failed disk that does not serve", func(a, b *Hello) { a.State = "failed" }, Verdict{Action: ActionWait}},
 		{"two failed disks", func(a, b *Hello) { a.State, b.State, a.Primary = "failed", "failed", true }, Verdict{Action: ActionWait}},
 		{"a state of a later version", func(a, b *Hello) { a.State = "crystalline" }, Verdict{Action: ActionWait}},
-		{"rolled back", func(a, b *Hello) { older(a); a.Sequence, b.Base = 4, g1 }, Verdict{ActionFull, "beta", ""}},
-		{"rolled back, with the same generation", func(a, b *Hello) { a.Sequence = 4 }, Verdict{ActionFull, "beta", ""}},
-		{"rolled back, and serves", func(a, b *Hello) { a.Sequence, a.Primary = 4, true }, Verdict{Action: ActionSplit}},
-		{"rolled back, and written since", func(a, b *Hello) { a.Sequence, a.Generation, a.Base = 4, h2, g1 }, Verdict{Action: ActionSplit}},
-		{"both rolled back", func(a, b *Hello) { a.Sequence, b.Sequence = 4, 4 }, Verdict{Action: ActionSplit}},
+		{"rolled back", func(a, b *Hello) { older(a); a.Moment, b.Base = 4, g1 }, Verdict{ActionFull, "beta", ""}},
+		{"rolled back, with the same generation", func(a, b *Hello) { a.Moment = 4 }, Verdict{ActionFull, "beta", ""}},
+		{"rolled back, and serves", func(a, b *Hello) { a.Moment, a.Primary = 4, true }, Verdict{Action: ActionSplit}},
+		{"rolled back, and written since", func(a, b *Hello) { a.Moment, a.Generation, a.Base = 4, h2, g1 }, Verdict{Action: ActionSplit}},
+		{"rolled back to the middle of a resync", func(a, b *Hello) {
+			a.Moment, a.State, a.Intended, a.Generation, a.Ancestors = 4, "inconsistent", g2, g1, nil
+		}, Verdict{ActionFull, "beta", ""}},
+		{"rolled back, and only the other's resync was interrupted", func(a, b *Hello) { a.Moment, b.State = 4, "inconsistent" }, Verdict{Action: ActionWait}},
+		{"both rolled back, one of them to the middle of a resync", func(a, b *Hello) { a.Moment, b.Moment, b.State = 4, 4, "inconsistent" }, Verdict{ActionFull, "alpha", ""}},
+		{"both rolled back", func(a, b *Hello) { a.Moment, b.Moment = 4, 4 }, Verdict{Action: ActionSplit}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a, b := base("alpha", "beta"), base("beta", "alpha")

@@ -82,6 +82,8 @@ func (e *Engine) dispatch(f *Frame) error {
 		return e.remote.readFor(e, f)
 	case frameRole:
 		return e.peerRole(f)
+	case frameMoment:
+		return e.peerMoment(f)
 	case frameReadReply:
 		return e.remote.readReply(e, f)
 	}

@@ -155,6 +155,7 @@ type Engine struct {
 	resync   resync
 	verify   verify
 	remote   remote
+	moments  moments
 
 	tasks []*block.Task
 	spare []*block.Task
@@ -233,6 +234,7 @@ func (e *Engine) Tick(now time.Duration) {
 	e.now = now
 	e.session.tick(e)
 	e.marks.tick(e)
+	e.moments.tick(e)
 	e.resync.pump()
 	e.verify.pump()
 	e.settle()

@@ -105,6 +105,7 @@ func (w *follower) batch(f *Frame) error {
 	if !w.takes() {
 		return errSequence
 	}
+	e.moments.due = true
 	p := f.Payload
 	for i := uint32(0); i < f.Count; i++ {
 		if len(p) < block.RecordHeader {
@@ -288,6 +289,7 @@ func (w *follower) copy(f *Frame) error {
 	default:
 		t.task.Data, t.hold = body, f.keep()
 	}
+	e.moments.due = true
 	w.give(t)
 	return nil
 }

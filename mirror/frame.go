@@ -65,6 +65,7 @@ const (
 	frameRead                           // primary without a disk: read for me
 	frameReadReply                      // its peer: the bytes; count is the status
 	frameRole                           // both: count is 1 when the sender serves from now on, 0 when not
+	frameMoment                         // both: sequence is my moment, durably
 	frameTypes
 )
 
@@ -74,7 +75,7 @@ var frameNames = [frameTypes]string{
 	frameDirty: "dirty", frameStart: "start", frameReady: "ready", frameCopy: "copy", frameCopyAck: "copy-ack",
 	frameFinish: "finish", frameFinishAck: "finish-ack", frameSum: "sum", frameSumReply: "sum-reply",
 	frameGone: "gone", frameGoneAck: "gone-ack", frameRead: "read", frameReadReply: "read-reply",
-	frameRole: "role",
+	frameRole: "role", frameMoment: "moment",
 }
 
 func (t frameType) String() string {

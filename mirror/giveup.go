@@ -79,7 +79,7 @@ func (e *Engine) GiveUp(now time.Duration, c Changes, then func()) error {
 	if rolledBack(s.sent, s.received) || rolledBack(s.received, s.sent) {
 		h.Intended = bitmap.Generation{}
 	}
-	h.State, h.LastPrimary, h.Serving, h.PeerSequence = bitmap.Inconsistent, false, false, 0
+	h.State, h.LastPrimary, h.Serving, h.PeerMoment = bitmap.Inconsistent, false, false, 0
 	e.observe("disk", bitmap.Consistent.String(), h.State.String(), "the operator has chosen the data of "+e.cfg.Peer)
 	// The bits before the header: a copy that says what it lacks must know it.
 	e.meta.wantPages(func() { e.meta.wantHeader(then) })

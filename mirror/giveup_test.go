@@ -116,10 +116,10 @@ func TestRule11TheLoserTakesTheKeepersBlocks(t *testing.T) {
 func TestRule11TheLoserIsCopiedWholeWhenItsMarksDoNotSayAll(t *testing.T) {
 	for name, spoil := range map[string]func(s *script){
 		"another base":       func(s *script) { s.b.engine.header.Base = bitmap.Generation{7} },
-		"the loser is older": func(s *script) { s.a.engine.session.received.PeerSequence = 1 << 40 },
+		"the loser is older": func(s *script) { s.a.engine.session.received.PeerMoment = 1 << 40 },
 		"the keeper is older": func(s *script) {
-			s.a.engine.session.sent.PeerSequence = 1 << 40
-			s.a.engine.header.PeerSequence = 1 << 40
+			s.a.engine.session.sent.PeerMoment = 1 << 40
+			s.a.engine.header.PeerMoment = 1 << 40
 		},
 		"no base": func(s *script) { s.a.engine.header.Base = bitmap.Generation{} },
 	} {

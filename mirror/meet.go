@@ -56,13 +56,13 @@ func (e *Engine) hello() Hello {
 		generation = blankGeneration
 	}
 	return Hello{
-		Version: protocolVersion, MinVersion: protocolMinVersion, Features: []string{featureS2},
+		Version: protocolVersion, MinVersion: protocolMinVersion, Features: []string{featureS2, featureMoment},
 		Cluster: e.cfg.Cluster, Volume: e.cfg.Volume, Node: e.cfg.Node, Peer: e.cfg.Peer,
 		Proposal:    uint32(proposal[0])<<24 | uint32(proposal[1])<<16 | uint32(proposal[2])<<8 | uint32(proposal[3]),
 		Incarnation: e.cfg.Incarnation,
 		VolumeID:    h.VolumeID, Size: e.size, State: e.contentState().String(),
 		Generation: generation, Base: h.Base, Intended: h.Intended, Ancestors: ancestorList(h),
-		Sequence: e.meta.headerSequence, PeerSequence: h.PeerSequence, DirtyBlocks: e.dirty.Count(),
+		Moment: h.Moment, PeerMoment: h.PeerMoment, DirtyBlocks: e.dirty.Count(),
 		Primary: e.primary || e.promoting.active(), KeptInStep: e.session.keptInStep, Holder: e.session.holder, LastPrimary: h.LastPrimary,
 	}
 }
@@ -160,10 +160,6 @@ func (e *Engine) verdictReceived(f *Frame) error {
 	if h := &e.header; h.State != bitmap.Blank && h.Generation != s.sent.Generation || h.Base != s.sent.Base || (e.primary || e.promoting.active()) != s.sent.Primary ||
 		e.contentState().String() != s.sent.State || e.dirty.Count() > 0 && s.mine.Action == ActionMirror {
 		return fmt.Errorf("changed while meeting, trying again")
-	}
-	if h := &e.header; h.PeerSequence != s.received.Sequence {
-		h.PeerSequence = s.received.Sequence
-		e.meta.wantHeader(nil)
 	}
 	e.act(s.mine)
 	return nil

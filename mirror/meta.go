@@ -16,6 +16,11 @@ import (
 //
 // Headers and intents are written to alternating places (rule 13), so a
 // transaction that is cut leaves the older ones, which mark more.
+//
+// A header stands in both places before anything relies on it: where the newer
+// one rots later, what counts then says the same. Else one bad sector would
+// bring back an older state that allows more: consistent, not failed, of the
+// generation before the one in which this node was alone.
 type metaWriter struct {
 	engine *Engine
 	layout bitmap.Layout
@@ -28,12 +33,14 @@ type metaWriter struct {
 
 	header     bool // wanted
 	headerOpen bool // in the transaction under way
+	second     bool // and its second copy is still to be written, when the first is durable
 	intents    bool // wanted
 	after      []afterMeta
 	sweep      sweep
 
 	headerSequence, intentsSequence      uint64
 	headerImage, intentsImage, pageImage []byte
+	stored                               bitmap.Header // as the transaction under way writes it
 
 	writes []block.Task // of the transaction under way
 	open   int          // of these, not yet returned
@@ -71,6 +78,7 @@ func (m *metaWriter) init(e *Engine, md *bitmap.Metadata) {
 	m.intentsImage = make([]byte, m.layout.IntentsSize())
 	m.pageImage = make([]byte, maxPages*bitmap.PageSize)
 	m.writes = make([]block.Task, 0, maxPages+2)
+	m.header = !md.HeaderTwice // before anything relies on the only copy
 }
 
 // wantIntents has the set of intents written; it returns the transaction in
@@ -144,12 +152,27 @@ func (m *metaWriter) start() {
 }
 
 func (m *metaWriter) writeHeader() {
-	m.header, m.headerOpen = false, true
+	m.header, m.headerOpen, m.second = false, true, true
+	m.stored = m.engine.header
+	m.writeCopy()
+}
+
+// writeCopy puts the header into the place that is due.
+func (m *metaWriter) writeCopy() {
 	m.headerSequence++
-	if err := m.engine.header.Encode(m.headerImage, m.headerSequence); err != nil {
+	if err := m.stored.Encode(m.headerImage, m.headerSequence); err != nil {
 		bug("header cannot be stored: %v", err)
 	}
 	m.write(bitmap.HeaderOffset(m.headerSequence), m.headerImage)
+}
+
+// writeSecond is the end of a transaction with a header: the first copy is
+// durable and the older one may go.
+func (m *metaWriter) writeSecond() {
+	m.second, m.writes = false, m.writes[:0]
+	m.writeCopy()
+	m.open = len(m.writes)
+	m.engine.do(&m.writes[0])
 }
 
 func (m *metaWriter) writeIntents() {
@@ -198,7 +221,10 @@ func (m *metaWriter) finished(t *block.Task) {
 		m.err = t.Err
 	}
 	switch {
+	case t.Op == block.Flush && m.second && m.err == nil:
+		m.writeSecond()
 	case t.Op == block.Flush:
+		m.second = false
 		m.finish()
 	case m.open == 1:
 		m.open = 0

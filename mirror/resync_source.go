@@ -83,6 +83,7 @@ func (r *resync) ready(f *Frame) error {
 	r.progress = Progress{Total: e.dirty.Count(), Began: e.now}
 	r.beside, e.window.latency = 1, 0
 	e.become(Resyncing, "source for "+e.cfg.Peer)
+	e.raiseMoment()
 	e.thaw()
 	r.pump()
 	return nil
@@ -218,6 +219,7 @@ func (r *resync) copied(f *Frame) error {
 		e.unlock(&c.lock)
 		r.put(c)
 	}
+	e.moments.due = true
 	r.adapt()
 	if r.saved >= saveEvery {
 		r.saved = 0

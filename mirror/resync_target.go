@@ -65,6 +65,7 @@ func (r *resync) started(f *Frame) error {
 	e.forgetIntents()
 	e.meta.wantPages(nil)
 	session := e.session.id
+	e.raiseMoment() // the source knows it before it forgets a mark
 	e.meta.wantHeader(func() {
 		if e.session.id == session && e.session.state == Comparing {
 			e.become(Resyncing, "target of "+e.cfg.Peer)

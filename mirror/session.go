@@ -151,6 +151,7 @@ func (e *Engine) becomeMirroring(reason string) {
 		h.LastPrimary = h.LastPrimary && !e.session.received.Primary
 		e.meta.wantHeader(nil)
 	}
+	e.raiseMoment()
 	e.thaw()
 }
 

@@ -25,13 +25,12 @@ type Status struct {
 	Primary bool
 	Right   Right
 
-	Session      SessionState
-	Reason       string // why the session is as it is
-	Since        time.Duration
-	Split        bool // when last compared, both nodes had writes that the other lacks
-	PeerPrimary  bool
-	PeerState    string
-	PeerSequence uint64
+	Session     SessionState
+	Reason      string // why the session is as it is
+	Since       time.Duration
+	Split       bool // when last compared, both nodes had writes that the other lacks
+	PeerPrimary bool
+	PeerState   string
 
 	State           bitmap.State // of the local disk's content
 	DiskFailed      string       // why, or empty

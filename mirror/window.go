@@ -47,6 +47,7 @@ func (w *window) acknowledge(e *Engine, r ackRange) error {
 	if r.status != block.OK {
 		return peerFailed(r.status)
 	}
+	e.moments.due = true
 	for seq := r.first; seq < r.first+uint64(r.count); seq++ {
 		o := w.slots[seq%windowSlots]
 		if o == nil || o.seq != seq || !o.peer {
