@@ -137,6 +137,43 @@ func TestRule11TheLoserIsCopiedWholeWhenItsMarksDoNotSayAll(t *testing.T) {
 	}
 }
 
+// Two disks that never belonged together: whoever loses has all of its blocks
+// saved, and gets all of the keeper's, and its volume's name.
+func TestRule11UnrelatedDisksCanBeResolved(t *testing.T) {
+	for name, other := range map[string]func(h *bitmap.Header){
+		"another volume":  func(h *bitmap.Header) { h.VolumeID[0]++ },
+		"another history": func(h *bitmap.Header) { h.Generation, h.Ancestors = bitmap.Generation{9}, [16]bitmap.Generation{} },
+	} {
+		for loser := range 2 {
+			t.Run(fmt.Sprintf("%s, loser %d", name, loser), func(t *testing.T) {
+				s := newScript(t)
+				s.write(s.a, 3, 1, 7)
+				s.run()
+				s.a.engine.Demote(s.now, block.ShuttingDown, func() {})
+				s.a.collect()
+				s.run()
+				s.cut()
+				other(&s.b.engine.header)
+				s.must(s.b.data.WriteAt(bytes.Repeat([]byte{9}, block.Size), 60*block.Size)) // no mark says so
+				s.connect()
+				s.run()
+				for _, n := range s.nodes {
+					st := n.engine.Status()
+					s.require(st.Split && st.Unrelated && st.Whole, "unrelated at "+n.name)
+				}
+				n := s.nodes[loser]
+				changes := n.engine.Changes()
+				s.require(changes.Blocks == simSize/block.Size && changes.Base.IsZero(), "all of it is saved")
+				want := n.peer().data.Snapshot()
+				s.resolve(n)
+				s.alike(want)
+				s.require(n.header().VolumeID == n.peer().header().VolumeID, "one volume")
+				s.require(n.header().Generation == n.peer().header().Generation, "one history")
+			})
+		}
+	}
+}
+
 // A history is not given up where there is no split, by a node that serves, or
 // when it is not the one that was saved.
 func TestGiveUpIsRefused(t *testing.T) {

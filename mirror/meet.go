@@ -167,7 +167,9 @@ func (e *Engine) verdictReceived(f *Frame) error {
 
 // act does what the verdict says.
 func (e *Engine) act(v Verdict) {
-	e.session.split = v.Action == ActionSplit || v.Action == ActionUnrelated
+	s := &e.session
+	s.unrelated = v.Action == ActionUnrelated
+	s.split = v.Action == ActionSplit || s.unrelated
 	switch v.Action {
 	case ActionMirror:
 		e.becomeMirroring(v.Reason)
@@ -179,7 +181,7 @@ func (e *Engine) act(v Verdict) {
 		e.remote.meet(e, v)
 	default: // the peer concludes the same, once it has our verdict
 		e.remote.despair(e)
-		e.session.over = v.Reason
+		s.over = v.Reason
 		e.hangUp()
 	}
 }

@@ -48,8 +48,14 @@ type session struct {
 	since      time.Duration
 	over       string // why the session ends as soon as all is sent; empty if it does not
 	split      bool   // when last compared, both nodes had writes that the other lacks
+	unrelated  bool   // … and not even a history in common
 	holder     bool   // the record names this node, as last told
 	equal      uint64 // incarnation of the peer that was last an equal
+}
+
+// whole reports whether marks say nothing of what differs.
+func (s *session) whole() bool {
+	return s.split && (s.unrelated || rolledBack(s.sent, s.received) || rolledBack(s.received, s.sent))
 }
 
 // replicates reports whether changes go to both nodes.

@@ -29,6 +29,8 @@ type Status struct {
 	Reason      string // why the session is as it is
 	Since       time.Duration
 	Split       bool // when last compared, both nodes had writes that the other lacks
+	Unrelated   bool // … and the disks have no history in common
+	Whole       bool // … and any block may differ: marks say nothing of it
 	PeerPrimary bool
 	PeerState   string
 
@@ -59,7 +61,7 @@ func (e *Engine) Status() Status {
 	s := Status{
 		Volume: e.cfg.Volume, Size: e.size, Primary: e.primary, Right: e.right,
 		Session: e.session.state, Reason: e.session.reason, Since: e.session.since,
-		Split: e.session.split, State: e.contentState(), DiskFailed: e.localWhy, DiskSilent: e.silent,
+		Split: e.session.split, Unrelated: e.session.unrelated, Whole: e.session.whole(), State: e.contentState(), DiskFailed: e.localWhy, DiskSilent: e.silent,
 		Generation: e.header.Generation, GenerationCount: e.header.Generations, Base: e.header.Base,
 		Forced: e.header.Forced, KeptInStep: e.session.keptInStep, DirtyBlocks: e.dirty.Count(),
 		Intents: e.marks.intents.Len(), RegionSize: e.meta.layout.RegionSize(),

@@ -24,7 +24,8 @@ func newResolveCommand() *cobra.Command {
 what each has. With --keep NODE that node's data is kept; the blocks that the other
 has written since the split are saved to a file there, durably, and then
 overwritten from the node that is kept. Before that it asks for the volume's name.
-The node that is not kept must not serve. ` + "`twinbd inspect --file`" + ` reads the file.`,
+Disks without any history in common are resolved the same way: all of the one that
+is not kept is saved, then overwritten. The node that is not kept must not serve. ` + "`twinbd inspect --file`" + ` reads the file.`,
 		Example: `  twinbd resolve pgdata
   twinbd resolve pgdata --keep alpha
   twinbd resolve pgdata --keep alpha --volume pgdata`,
@@ -63,8 +64,11 @@ func runResolve(c *cobra.Command, name, keep, confirmed string) error {
 	if loser == nil {
 		return fmt.Errorf("the node did not say what %s has; hint: its version may be another one", cfg.Peer(keep).Name)
 	}
-	question := fmt.Sprintf("The data of %s is kept. What %s has written since (%s in %s) is saved to a file on %s and then overwritten.",
-		keep, loser.Node, humanBytes(loser.Bytes), count(int(loser.Blocks), "block"), loser.Node)
+	lost := fmt.Sprintf("What %s has written since (%s in %s)", loser.Node, humanBytes(loser.Bytes), count(int(loser.Blocks), "block"))
+	if loser.Whole {
+		lost = fmt.Sprintf("All that %s has (%s)", loser.Node, humanBytes(loser.Bytes))
+	}
+	question := fmt.Sprintf("The data of %s is kept. %s is saved to a file on %s and then overwritten.", keep, lost, loser.Node)
 	if err := confirm(c, question, v.Name, "volume", confirmed); err != nil {
 		return err
 	}
@@ -91,7 +95,7 @@ func askSplit(c *cobra.Command, self *config.Node, v *config.Volume) (*control.S
 // showSplit writes both sides for a person.
 func showSplit(w io.Writer, split *control.Split) error {
 	var text bytes.Buffer
-	fmt.Fprintf(&text, "volume %s of service %s: both nodes have writes that the other lacks\n", split.Volume, split.Service)
+	fmt.Fprintf(&text, "volume %s of service %s: %s\n", split.Volume, split.Service, split.Reason())
 	table := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "  NODE\tOF ITS OWN\tBLOCKS\tSERVES\tAPART SINCE\tLAST WRITE\tGENERATION\tPARTED FROM")
 	for _, s := range split.Sides {

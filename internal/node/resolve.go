@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/twinbd/twinbd/bitmap"
 	"github.com/twinbd/twinbd/control"
 	"github.com/twinbd/twinbd/failover"
 	"github.com/twinbd/twinbd/internal/block"
@@ -26,7 +27,10 @@ func (v *volume) side() control.SplitSide {
 	side := control.SplitSide{
 		Node: v.service.node.self.Name, Serves: st.Primary || m.Serving(), Split: st.Split,
 		Generation: st.Generation.Hex(), Base: st.Base.Hex(), Forced: st.Forced,
-		Blocks: st.DirtyBlocks, Bytes: st.DirtyBlocks * block.Size,
+		Unrelated: st.Unrelated, Whole: st.Whole, Blocks: st.DirtyBlocks, Bytes: st.DirtyBlocks * block.Size,
+	}
+	if side.Whole { // marks say nothing: all of it would be overwritten
+		side.Blocks, side.Bytes = (v.cfg.Size+block.Size-1)/block.Size, v.cfg.Size
 	}
 	for _, e := range v.service.node.events.Since(0) {
 		if e.Volume == v.cfg.Name && e.Kind == "session" && e.Old == mirror.Mirroring.String() {
@@ -86,7 +90,7 @@ func (s *service) showSplit(ctx context.Context, a control.Action, progress func
 	if err != nil {
 		return err
 	}
-	progress(control.Progress{Text: "both nodes have writes that the other lacks", Split: split})
+	progress(control.Progress{Text: split.Reason(), Split: split})
 	return nil
 }
 
@@ -209,7 +213,7 @@ func (v *volume) giveUp(ctx context.Context, c mirror.Changes) error {
 func (s *service) saveChanges(ctx context.Context, v *volume, c mirror.Changes, split *control.Split, progress func(control.Progress)) (string, error) {
 	self, keeper := s.node.self, split.Side(s.node.peer.Name)
 	free, err := freeSpace(self.State)
-	need := c.Blocks*block.Size + int64(len(cut(c.Runs)))*16 + 4096
+	need := roomFor(c.Runs, v.store.data)
 	switch {
 	case err != nil && !errors.Is(err, errors.ErrUnsupported):
 		return "", fmt.Errorf("look for room to save the blocks: %w", err)
@@ -240,6 +244,19 @@ func (s *service) saveChanges(ctx context.Context, v *volume, c mirror.Changes, 
 		return "", fmt.Errorf("save the blocks of %s: %w", self.Name, err)
 	}
 	return path, nil
+}
+
+// roomFor is how many bytes a file with the blocks may take. What the disk knows
+// for holes is stored as zeroes: their number.
+func roomFor(runs []bitmap.Run, disk block.Disk) int64 {
+	need := int64(4096)
+	for _, p := range cut(runs) {
+		need += 16
+		if offset, length := span(p, disk.Size()); !block.IsHole(disk, offset, length) {
+			need += length
+		}
+	}
+	return need
 }
 
 // copied waits until the volume is mirrored again, or says what is missing yet.

@@ -198,6 +198,64 @@ func TestResolveForTheOneThatDoesNotServe(t *testing.T) {
 	}
 }
 
+// Two disks of which each began a history of its own: nothing is copied, one line
+// says why and what to do, and the operator's choice ends it as it ends a split.
+func TestResolveUnrelatedDisks(t *testing.T) {
+	l := newLab(t, "16MiB")
+	l.stop("beta")
+	if err := l.act("alpha", "primforce"); err != nil {
+		t.Fatal(err)
+	}
+	l.put("alpha", 1<<20, fill(2, 3*block.Size))
+	l.stop("alpha")
+	l.start("beta")
+	if err := l.act("beta", "primforce"); err != nil {
+		t.Fatal(err)
+	}
+	l.put("beta", 8<<20, fill(4, block.Size))
+	l.start("alpha")
+	l.until("both see that they are unrelated", func() bool {
+		return l.nodes["alpha"].node.volume("data").status.Load().Unrelated && l.nodes["beta"].node.volume("data").status.Load().Unrelated
+	})
+	for _, r := range l.nodes {
+		p := r.node.Status().Services[0].Volumes[0].Problems
+		if len(p) != 1 || !strings.HasPrefix(p[0].Message, "the two disks have no history in common") || !strings.Contains(p[0].Hint, "twinbd resolve data") {
+			t.Errorf("the status of %s has the problems %v", r.node.self.Name, p)
+		}
+	}
+	split := l.preview("alpha")
+	alpha := split.Side("alpha")
+	if split.Reason() != "the two disks have no history in common" || !alpha.Whole || alpha.Bytes != 16<<20 {
+		t.Errorf("shown: %q, %+v", split.Reason(), alpha)
+	}
+	before, err := os.ReadFile(filepath.Join(l.dir, "alpha.img"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.asks("beta", control.Action{Verb: "resolve", Volume: "data", Args: map[string]string{"keep": "beta", "generation": alpha.Generation}}); err != nil {
+		t.Fatal(err)
+	}
+	l.waitFor("alpha", control.Secondary)
+	l.equal()
+	files, err := filepath.Glob(filepath.Join(l.dir, "alpha", "split-data-*.twinbd"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("saved files: %v, %v", files, err)
+	}
+	if info, err := os.Stat(files[0]); err != nil || info.Size() > 2<<20 {
+		t.Errorf("16 MiB, of which most is zeroes, took %d bytes: %v", info.Size(), err)
+	}
+	image := filepath.Join(l.dir, "image")
+	if err := os.WriteFile(image, fill(9, 16<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := ExtractSplit(files[0], image); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(image); err != nil || !bytes.Equal(got, before) {
+		t.Errorf("what was saved is not what alpha had: %v", err)
+	}
+}
+
 // Nothing is given up when what would be lost cannot be saved.
 func TestResolveWantsItSaved(t *testing.T) {
 	l := newLab(t, "16MiB")

@@ -138,7 +138,13 @@ func (s *service) volumeStatus(v *volume, m *mirror.Status) control.VolumeStatus
 			Hint:    "look at the kernel's log and the disk's controller; when it answers, the service goes on",
 		})
 	}
-	if m.Split {
+	switch {
+	case m.Unrelated:
+		st.Problems = append(st.Problems, control.Problem{
+			Message: "the two disks have no history in common: nothing is copied, and nobody but you can know which one is right",
+			Hint:    "put the right disk back; or `twinbd resolve " + v.cfg.Name + "` shows both, and keeps the one that you say",
+		})
+	case m.Split:
 		st.Problems = append(st.Problems, control.Problem{
 			Message: fmt.Sprintf("split brain: both nodes have writes that the other lacks; %d blocks (%d KiB) are this node's own", m.DirtyBlocks, m.DirtyBlocks*block.Size>>10),
 			Hint:    "`twinbd resolve " + v.cfg.Name + "` shows both sides, and ends it as you say",
