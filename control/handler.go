@@ -25,7 +25,11 @@ const (
 
 // NewHandler serves the API. who says who sent a request.
 func NewHandler(backend Backend, events *Events, who func(*http.Request) string) http.Handler {
-	h := &handler{backend: backend, events: events, who: who}
+	return newHandler(backend, events, who, nil)
+}
+
+func newHandler(backend Backend, events *Events, who func(*http.Request) string, here *attendance) http.Handler {
+	h := &handler{backend: backend, events: events, who: who, here: here}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /api/v1/status", h.status)
 	mux.HandleFunc("GET /api/v1/events", h.listEvents)
@@ -40,6 +44,7 @@ type handler struct {
 	backend Backend
 	events  *Events
 	who     func(*http.Request) string
+	here    *attendance
 }
 
 func (h *handler) status(w http.ResponseWriter, _ *http.Request) {
@@ -57,6 +62,14 @@ func (h *handler) listEvents(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		refuse(w, http.StatusBadRequest, &Refusal{Message: "follow is neither true nor false"})
 		return
+	}
+	if follow {
+		end, err := h.here.begin(r.Context())
+		if err != nil {
+			refuse(w, http.StatusServiceUnavailable, err)
+			return
+		}
+		defer end()
 	}
 	lines := newLines(w, "application/x-ndjson")
 	events := h.events.Since(after)
@@ -79,6 +92,12 @@ func (h *handler) act(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, err)
 		return
 	}
+	end, err := h.here.begin(r.Context())
+	if err != nil {
+		refuse(w, http.StatusServiceUnavailable, err)
+		return
+	}
+	defer end()
 	lines := newLines(w, "application/x-ndjson")
 	err = h.backend.Act(r.Context(), action, func(p Progress) {
 		lines.send(Line{Progress: &p})

@@ -19,8 +19,10 @@ const stopTimeout = 2 * time.Second
 // Serve answers on a listener from Listen until ctx ends, and then closes it.
 // Streams end with ctx; the error is nil then.
 func Serve(ctx context.Context, listener net.Listener, backend Backend, events *Events, log *slog.Logger) error {
+	here := newAttendance()
 	server := &http.Server{
-		Handler:           NewHandler(backend, events, whoAsked),
+		Handler:           newHandler(backend, events, whoAsked, here),
+		ConnState:         here.noticed,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ConnContext:       withPeer,
 		MaxHeaderBytes:    maxHeader,
@@ -54,7 +56,7 @@ func Serve(ctx context.Context, listener net.Listener, backend Backend, events *
 type peerKey struct{}
 
 func withPeer(ctx context.Context, conn net.Conn) context.Context {
-	return context.WithValue(ctx, peerKey{}, peerOf(conn))
+	return context.WithValue(context.WithValue(ctx, connKey{}, conn), peerKey{}, peerOf(conn))
 }
 
 func whoAsked(r *http.Request) string {

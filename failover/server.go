@@ -14,6 +14,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/twinbd/twinbd/internal/crowd"
 )
 
 // The defaults of a Server.
@@ -36,71 +38,62 @@ type Server struct {
 	// ask in any name.
 	Accept func(ctx context.Context, conn net.Conn) (safe net.Conn, node string, err error)
 
+	// Beyond these a newcomer takes the place of who deserves it least: one that
+	// has not shown a key or said hello, and then the one that has not asked for
+	// anything for the longest. A node asks all the time.
 	MaxConnections int           // at once; 0: DefaultMaxConnections
 	MaxPerHost     int           // at once from one address; 0: DefaultMaxPerHost
 	IdleTimeout    time.Duration // for the next whole message; 0: DefaultIdleTimeout
 	HelloTimeout   time.Duration // for the handshake, for the hello and for each write; 0: DefaultHelloTimeout
 
-	gate gate
+	once   sync.Once
+	guests crowd.List
+	quiet  *slog.Logger // of what anybody can cause
 }
 
-// acceptPause is how long a listener rests after an error such as too many open
-// files.
-const acceptPause = 100 * time.Millisecond
+// begin prepares what all listeners share.
+func (s *Server) begin() {
+	s.guests.Most = cmp.Or(s.MaxConnections, DefaultMaxConnections)
+	s.guests.MostPerHost = cmp.Or(s.MaxPerHost, DefaultMaxPerHost)
+	s.quiet = crowd.Quiet(s.Log)
+}
+
+// The ranks of connections.
+const (
+	rankStranger = iota
+	rankNode     // has shown a key, where there are keys, and said hello
+)
 
 // Serve answers the connections of listener until ctx ends; then it closes
 // listener and connections, waits until no request is under way and returns nil. It returns the error of a listener that closes by
 // itself. Several listeners may be served at once.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
-	stop := context.AfterFunc(ctx, func() { listener.Close() })
-	defer stop()
+	s.once.Do(s.begin)
 	var connections sync.WaitGroup
 	defer connections.Wait()
-	for {
-		conn, err := listener.Accept()
-		switch {
-		case err == nil:
-			s.admit(ctx, conn, &connections)
-		case ctx.Err() != nil:
-			return nil
-		case errors.Is(err, net.ErrClosed):
-			return fmt.Errorf("accept: %w", err)
-		default:
-			s.Log.Warn("a connection could not be accepted", "error", err)
-			rest(ctx, acceptPause)
-		}
-	}
-}
-
-func rest(ctx context.Context, pause time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(pause):
-	}
-}
-
-func (s *Server) admit(ctx context.Context, conn net.Conn, connections *sync.WaitGroup) {
-	host := hostOf(conn.RemoteAddr())
-	if !s.gate.enter(host, cmp.Or(s.MaxConnections, DefaultMaxConnections), cmp.Or(s.MaxPerHost, DefaultMaxPerHost)) {
-		s.Log.Debug("too many connections, one is closed", "host", host)
-		conn.Close()
-		return
-	}
-	connections.Go(func() {
-		defer s.gate.leave(host)
-		s.converse(ctx, conn)
+	return crowd.Accept(ctx, listener, s.quiet, func(conn net.Conn) {
+		guest := s.guests.Enter(crowd.Host(conn.RemoteAddr()), func() { conn.Close() })
+		connections.Go(func() {
+			defer guest.Leave()
+			s.converse(ctx, conn, guest)
+		})
 	})
 }
 
 // converse serves one connection to its end.
-func (s *Server) converse(ctx context.Context, conn net.Conn) {
+func (s *Server) converse(ctx context.Context, conn net.Conn, guest *crowd.Guest) {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	log := s.Log.With("remote", conn.RemoteAddr().String())
+	log := s.quiet.With("remote", conn.RemoteAddr().String())
 	p, err := s.greet(ctx, conn)
+	if err == nil {
+		guest.Rank(rankNode)
+	}
 	for err == nil {
-		err = s.turn(p)
+		if err = s.turn(p); err == nil {
+			guest.Seen()
+		}
 	}
 	switch {
 	case errors.Is(err, io.EOF), ctx.Err() != nil:

@@ -268,26 +268,55 @@ func TestServerTimeouts(t *testing.T) {
 	}
 }
 
-func TestServerLimitsConnections(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork()
-		serve(t, &Server{Register: openRegister(t, failovertest.NewDisk(1)), Log: quiet, MaxPerHost: 2}, n)
-		var held []net.Conn
-		for range 2 {
-			conn, _ := n.dial(t.Context(), "", "")
-			held = append(held, conn)
-		}
-		a := node(t, "a", over(n))
-		if _, err := a.Read(t.Context(), Query{Service: "s", Timeout: timeout}); err == nil {
-			t.Error("a third of two was answered")
-		}
-		held[0].Close()
-		synctest.Wait()
-		if _, err := a.Read(t.Context(), Query{Service: "s", Timeout: timeout}); err != nil {
-			t.Errorf("after one left: %v", err)
-		}
-		held[1].Close()
-	})
+// However many connect and say nothing, or say hello and nothing more, a node that
+// asks is answered, and the one that has asked all the time stays connected.
+func TestServerMakesRoomForNodes(t *testing.T) {
+	for name, says := range map[string][]byte{"silent": nil, "hello and nothing": HelloFrame(1, 1)} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNetwork()
+				s := &Server{Register: openRegister(t, failovertest.NewDisk(1)), Log: quiet, MaxPerHost: 5}
+				serve(t, s, n)
+				var dials int
+				a := node(t, "a", over(n), func(c *ClientConfig) {
+					dial := c.Dial
+					c.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+						dials++
+						return dial(ctx, network, address)
+					}
+				})
+				ask := func() {
+					t.Helper()
+					if _, err := a.Read(t.Context(), Query{Service: "s", Timeout: timeout}); err != nil {
+						t.Errorf("a node was not answered: %v", err)
+					}
+				}
+				ask()
+				for i := range 1000 {
+					conn, err := n.dial(t.Context(), "", "")
+					if err != nil {
+						t.Fatal(err)
+					}
+					go func() {
+						conn.Write(says)
+						io.Copy(io.Discard, conn)
+						conn.Close()
+					}()
+					synctest.Wait()
+					if i%3 == 0 {
+						ask()
+					}
+				}
+				if dials != 1 {
+					t.Errorf("the node was sent away %d times", dials-1)
+				}
+				b := node(t, "b", over(n))
+				if _, err := b.Read(t.Context(), Query{Service: "s", Timeout: timeout}); err != nil {
+					t.Errorf("a node that came late was not answered: %v", err)
+				}
+			})
+		})
+	}
 }
 
 // converse sends bytes and returns all that comes back.

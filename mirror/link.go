@@ -200,9 +200,16 @@ func (l *Link) pushCopy(f *Frame, payload []byte) {
 	sealFrame(b, f)
 }
 
+// maxQueued bounds the pieces that wait to be sent: more than all that a full
+// window, its answers and a resync can have there.
+const maxQueued = 64 << 10
+
 // room appends n bytes of the link's own memory to what is sent.
 func (l *Link) room(n int) []byte {
 	b, hold, ok := l.scratch.Alloc(n)
+	if len(l.out)-l.sent >= maxQueued {
+		l.swamped = true // small answers, of which very many fit
+	}
 	if !ok {
 		// The peer asks and reads no answers: more than the protocol lets
 		// anyone cause. Received ends the session.

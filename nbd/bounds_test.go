@@ -228,7 +228,7 @@ func TestDisconnect(t *testing.T) {
 
 func TestClosedWithRequestsInFlight(t *testing.T) {
 	freed := 0
-	g := newRig(t, Negotiated{Structured: true, Contexts: block.ContextAllocation, done: func() { freed++ }}, Options{})
+	g := newRig(t, Negotiated{Structured: true, Contexts: block.ContextAllocation, place: &place{done: func() { freed++ }}}, Options{})
 	g.hold = true
 	input := append(req(block.Write, 0, 1, 0, 4, 1, 2, 3, 4), req(block.Read, 0, 2, 0, 4096)...)
 	input = append(input, req(block.BlockStatus, 0, 3, 0, 4096)...)

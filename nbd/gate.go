@@ -3,14 +3,16 @@
 package nbd
 
 import (
-	"container/list"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/twinbd/twinbd/internal/crowd"
 )
 
 // Limits of a gate, where GateConfig has none.
@@ -25,22 +27,25 @@ var errCrowded = errors.New("gave way to a newer connection")
 // GateConfig bounds what strangers can make a server hold.
 type GateConfig struct {
 	Handshakes  int           // at once; beyond, the one that has lasted longest is cut off
-	Connections int           // that have finished it, at once; beyond, new ones are closed. Each may hold twice Options.Bytes
+	Connections int           // that have finished it, at once; beyond, one that has never asked for anything gives way, else new ones are closed
 	Timeout     time.Duration // of a handshake; zero means DefaultHandshakeTimeout
 	Logger      *slog.Logger
 }
 
 // Gate lets connections in: it accepts them, runs their handshakes and counts
 // them. An honest handshake takes milliseconds, so whoever opens connections
-// and says nothing only ever cuts off himself. One Gate may serve several
+// and says nothing only ever cuts off himself; and whoever has shaken hands and
+// never asks for anything gives way to newer clients. One Gate may serve several
 // listeners; its methods may be called from any goroutine.
 type Gate struct {
-	cfg GateConfig
-
-	mu          sync.Mutex
-	shaking     list.List // of context.CancelCauseFunc, oldest first
-	connections int
+	cfg     GateConfig
+	shaking crowd.List
+	clients crowd.List
+	open    atomic.Int64 // clients, and those that were sent away and are not closed yet
 }
+
+// rankClient is for a client that has asked for something: it keeps its place.
+const rankClient = 1
 
 // NewGate returns a gate with the limits of cfg, or the defaults for zeroes.
 func NewGate(cfg GateConfig) *Gate {
@@ -56,15 +61,15 @@ func NewGate(cfg GateConfig) *Gate {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Gate{cfg: cfg}
+	cfg.Logger = crowd.Quiet(cfg.Logger)
+	g := &Gate{cfg: cfg}
+	g.shaking.Most = cfg.Handshakes
+	g.clients.Most, g.clients.Keep = cfg.Connections, rankClient
+	return g
 }
 
 // Connections is how many connections are past their handshake and not Done.
-func (g *Gate) Connections() int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.connections
-}
+func (g *Gate) Connections() int { return int(g.open.Load()) }
 
 // Serve accepts connections from l until ctx ends, which closes l, and returns
 // when the last handshake is over. Each is given to handshake on a goroutine
@@ -74,38 +79,9 @@ func (g *Gate) Connections() int {
 func (g *Gate) Serve(ctx context.Context, l net.Listener, handshake func(context.Context, net.Conn) (*Negotiated, error), admit func(*Negotiated)) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
-	defer stop()
-	pause := 5 * time.Millisecond
-	for {
-		conn, err := l.Accept()
-		switch {
-		case ctx.Err() != nil:
-			if err == nil {
-				_ = conn.Close()
-			}
-			return nil
-		case errors.Is(err, net.ErrClosed):
-			return fmt.Errorf("accept: %w", err)
-		case err != nil: // out of descriptors, or the client was gone already
-			g.cfg.Logger.Warn("accept failed", "address", l.Addr(), "error", err, "pause", pause)
-			rest(ctx, pause)
-			pause = min(2*pause, time.Second)
-			continue
-		}
-		pause = 5 * time.Millisecond
+	return crowd.Accept(ctx, l, g.cfg.Logger, func(conn net.Conn) {
 		wg.Go(func() { g.enter(ctx, conn, handshake, admit) })
-	}
-}
-
-// rest waits, but not beyond the end of ctx.
-func rest(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
+	})
 }
 
 // enter takes one connection through its handshake.
@@ -114,10 +90,10 @@ func (g *Gate) enter(ctx context.Context, conn net.Conn, handshake func(context.
 	defer cancel()
 	ctx, cut := context.WithCancelCause(ctx)
 	defer cut(nil)
-	place := g.begin(cut)
+	guest := g.shaking.Enter(crowd.Host(conn.RemoteAddr()), func() { cut(errCrowded) })
 	n, err := handshake(ctx, conn)
-	g.end(place)
-	if err == nil && !g.count() {
+	guest.Leave()
+	if err == nil && !g.place(n) {
 		n, err = nil, fmt.Errorf("%d connections are open: no more are allowed", g.cfg.Connections)
 	}
 	if err != nil {
@@ -129,41 +105,79 @@ func (g *Gate) enter(ctx context.Context, conn net.Conn, handshake func(context.
 		g.cfg.Logger.Log(ctx, level, "client not let in", "client", conn.RemoteAddr(), "error", err, "cause", context.Cause(ctx))
 		return
 	}
-	n.done = sync.OnceFunc(g.discount)
 	admit(n)
 }
 
-// begin notes a handshake, and cuts off the oldest one if there are too many.
-func (g *Gate) begin(cut context.CancelCauseFunc) *list.Element {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.shaking.Len() >= g.cfg.Handshakes {
-		oldest := g.shaking.Front()
-		g.shaking.Remove(oldest)
-		oldest.Value.(context.CancelCauseFunc)(errCrowded)
-	}
-	return g.shaking.PushBack(cut)
-}
-
-func (g *Gate) end(place *list.Element) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.shaking.Remove(place)
-}
-
-// count takes a place for a connection, if there is one.
-func (g *Gate) count() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.connections >= g.cfg.Connections {
+// place finds a place for a connection, if there is one. Those that were sent
+// away and are not closed yet, because their volume hangs, count as well.
+func (g *Gate) place(n *Negotiated) bool {
+	p := &place{}
+	if g.open.Add(1) > 2*int64(g.cfg.Connections) {
+		g.open.Add(-1)
 		return false
 	}
-	g.connections++
+	p.guest = g.clients.Enter(crowd.Host(n.Conn.RemoteAddr()), p.evict)
+	if p.guest == nil {
+		g.open.Add(-1)
+		return false
+	}
+	p.done = sync.OnceFunc(func() {
+		p.guest.Leave()
+		g.open.Add(-1)
+	})
+	n.place = p
 	return true
 }
 
-func (g *Gate) discount() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.connections--
+// place is a client's among those that have shaken hands.
+type place struct {
+	guest *crowd.Guest
+	done  func()
+
+	mu      sync.Mutex
+	evicted bool
+	hangUp  func()
+}
+
+// evict sends the client away, or does so as soon as somebody says how.
+func (p *place) evict() {
+	p.mu.Lock()
+	p.evicted = true
+	hangUp := p.hangUp
+	p.mu.Unlock()
+	if hangUp != nil {
+		hangUp()
+	}
+}
+
+// OnEvict says how the connection is ended when it has to give its place to
+// another: f is called at most once, on any goroutine, and must not wait. Only a
+// client that has never asked for anything has to.
+func (n *Negotiated) OnEvict(f func()) {
+	if n.place == nil {
+		return
+	}
+	n.place.mu.Lock()
+	n.place.hangUp = f
+	evicted := n.place.evicted
+	n.place.mu.Unlock()
+	if evicted {
+		f()
+	}
+}
+
+// asked notes that the client has asked for something: it keeps its place.
+func (n *Negotiated) asked() {
+	if n.place != nil && n.place.guest != nil {
+		n.place.guest.Rank(rankClient)
+	}
+}
+
+// Done gives back the connection's place at the Gate it came through, if any.
+// It is called when the connection has ended; again does no harm. A Session
+// calls it in Closed.
+func (n *Negotiated) Done() {
+	if n.place != nil {
+		n.place.done()
+	}
 }

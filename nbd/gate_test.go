@@ -73,9 +73,7 @@ func TestIdleCrowd(t *testing.T) {
 			l.dial()
 		}
 		synctest.Wait()
-		g.mu.Lock()
 		shaking := g.shaking.Len()
-		g.mu.Unlock()
 		if shaking != 20 {
 			t.Errorf("%d handshakes are in progress", shaking)
 		}
@@ -96,10 +94,7 @@ func TestIdleCrowd(t *testing.T) {
 		}
 		start := time.Now()
 		for {
-			g.mu.Lock()
-			shaking := g.shaking.Len()
-			g.mu.Unlock()
-			if shaking == 0 {
+			if g.shaking.Len() == 0 {
 				break
 			}
 			<-time.After(time.Second)
@@ -125,7 +120,9 @@ func TestConnectionLimit(t *testing.T) {
 			}
 			clients = append(clients, c)
 		}
-		first := <-admitted
+		first, second := <-admitted, <-admitted
+		first.asked() // both have: nobody gives way
+		second.asked()
 		if c, err := NewClient(t.Context(), l.dial(), "", nil); err == nil {
 			if err := c.Flush(); err == nil {
 				t.Error("a third connection was served")
@@ -138,8 +135,8 @@ func TestConnectionLimit(t *testing.T) {
 		if err != nil {
 			t.Fatalf("after a connection ended: %v", err)
 		}
-		<-admitted
 		last := <-admitted
+		_ = second.Conn.Close()
 		_ = last.Conn.Close()
 		_ = clients[0].Close()
 		if err := stop(); err != nil {
@@ -147,6 +144,59 @@ func TestConnectionLimit(t *testing.T) {
 		}
 		go func() { _ = c.Close() }()
 		_ = clients[1].Close()
+	})
+}
+
+// TestIdleClientsGiveWay: who has shaken hands and never asks for anything cannot
+// keep a client out, and whoever has asked is never sent away.
+func TestIdleClientsGiveWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g, l := NewGate(GateConfig{Connections: 4}), newPipes()
+		admitted, stop := gateRig(t, g, l)
+		enter := func() (*Client, *Negotiated) {
+			c, err := NewClient(t.Context(), l.dial(), "", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return c, <-admitted
+		}
+		c, busy := enter()
+		busy.asked()
+		busy.OnEvict(func() { t.Error("a client that asks was sent away") })
+		clients, sent := []*Client{c}, 0
+		all := []*Negotiated{busy}
+		for range 100 {
+			c, n := enter()
+			clients, all = append(clients, c), append(all, n)
+			n.OnEvict(func() {
+				sent++
+				_ = n.Conn.Close()
+				n.Done()
+			})
+		}
+		if sent != 97 || g.Connections() != 4 {
+			t.Errorf("%d of 100 idle ones were sent away, and %d are there", sent, g.Connections())
+		}
+		// A volume that hangs closes nobody: there is an end to it all the same.
+		hung := NewGate(GateConfig{Connections: 4})
+		let := 0
+		for range 100 {
+			if hung.place(&Negotiated{Conn: busy.Conn}) {
+				let++
+			}
+		}
+		if let != 8 {
+			t.Errorf("%d were let in while none was closed", let)
+		}
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		for _, n := range all {
+			_ = n.Conn.Close()
+		}
+		for _, c := range clients {
+			go func() { _ = c.Close() }()
+		}
 	})
 }
 

@@ -51,16 +51,7 @@ type Negotiated struct {
 	Contexts   uint8    // block.Context… bits that the client selected
 	NoZeroes   bool     // the client asked to be spared 124 zeroes
 
-	done func() // does something only once
-}
-
-// Done gives back the connection's place at the Gate it came through, if any.
-// It is called when the connection has ended; again does no harm. A Session
-// calls it in Closed.
-func (n *Negotiated) Done() {
-	if n.done != nil {
-		n.done()
-	}
+	place *place // at the gate; nil without one
 }
 
 // NeedsTLS reports whether an address can be reached from another machine, so

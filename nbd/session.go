@@ -35,6 +35,10 @@ type Options struct {
 	Requests int // in flight at once; zero means DefaultRequests
 	Bytes    int // memory per direction; raised to DefaultBytes where lower
 
+	// Share bounds the memory of several sessions of one thread together, beyond
+	// one message in each direction of each. Nil: each for itself.
+	Share *block.Share
+
 	// Wake is called when Sent has put requests in the batch that a bound had
 	// held back: the driver must not go to sleep before it has carried them
 	// out. With a loop.Port this is its Kick.
@@ -89,6 +93,7 @@ type Session struct {
 	hungUp   bool // Hangup was called
 	shutdown bool
 	closed   bool
+	asked    bool // something came that was a request
 	stats    Stats
 }
 
@@ -106,8 +111,8 @@ func NewSession(n *Negotiated, batch *block.Batch, o Options) *Session {
 		negotiated: n,
 		batch:      batch,
 		options:    o,
-		in:         block.NewInbox(block.NewPool(o.Bytes)),
-		answers:    block.NewInbox(block.NewPool(o.Bytes)),
+		in:         block.NewInbox(block.NewPool(o.Bytes).Join(o.Share)),
+		answers:    block.NewInbox(block.NewPool(o.Bytes).Join(o.Share)),
 		terms: terms{
 			size:       uint64(e.Size),
 			minimum:    max(e.Minimum, 1),
@@ -142,6 +147,10 @@ func (s *Session) Received(n int) error {
 	if err := s.decode(); err != nil {
 		s.hungUp = true // the driver hears it from here
 		return err
+	}
+	if !s.asked && s.stats.Requests+s.stats.Refused > 0 {
+		s.asked = true
+		s.negotiated.asked()
 	}
 	if s.stalled {
 		s.stats.Stalls++

@@ -17,6 +17,7 @@ const smallRoom = 64 << 10
 type Pool struct {
 	limit int // bytes that may be handed out at once
 	used  int
+	share *Share // with other pools; nil without
 	free  [64]*chunk // by power of two of the size, linked through next
 	kept  int        // bytes in free
 }
@@ -25,6 +26,37 @@ type Pool struct {
 // always at least one chunk of any size. Each inbox keeps a chunk even while it
 // is quiet: a limit for n inboxes is n × ChunkSize and what they may hold.
 func NewPool(limit int) *Pool { return &Pool{limit: limit} }
+
+// Share bounds what several pools of one thread hand out together. A pool that
+// has handed out nothing gets one chunk of any size all the same, so that none
+// waits for another: it is the second chunk that has to wait.
+type Share struct{ limit, used int }
+
+// NewShare returns a share of limit bytes.
+func NewShare(limit int) *Share { return &Share{limit: limit} }
+
+// Used is the number of bytes that all pools of the share have handed out.
+func (s *Share) Used() int { return s.used }
+
+// Join makes the pool one of a share. It is called before the pool is used.
+func (p *Pool) Join(s *Share) *Pool {
+	p.share = s
+	return p
+}
+
+// scarce reports whether size more bytes, in exchange for back, are beyond a bound.
+func (p *Pool) scarce(size, back int) bool {
+	more := size - back
+	return p.used+more > p.limit || p.share != nil && p.share.used+more > p.share.limit
+}
+
+// count notes that n more bytes are handed out.
+func (p *Pool) count(n int) {
+	p.used += n
+	if p.share != nil {
+		p.share.used += n
+	}
+}
 
 // Used is the number of bytes handed out.
 func (p *Pool) Used() int { return p.used }
@@ -42,7 +74,7 @@ type chunk struct {
 // gives back bytes at once in exchange: they do not count.
 func (p *Pool) get(size, back int) *chunk {
 	class := bits.Len(uint(max(size, ChunkSize) - 1))
-	if size = roundSize(size, class); p.used > back && p.used-back+size > p.limit {
+	if size = roundSize(size, class); p.used > back && p.scarce(size, back) {
 		return nil
 	}
 	c := p.free[class]
@@ -52,13 +84,18 @@ func (p *Pool) get(size, back int) *chunk {
 	} else {
 		c = &chunk{pool: p, buf: make([]byte, size)}
 	}
-	p.used += size
+	p.count(size)
 	c.refs = 1
 	return c
 }
 
-// maxKept is the size in bytes of the largest chunks that are kept for reuse.
-const maxKept = 4 * ChunkSize
+// maxKept is the size in bytes of the largest chunks that are kept for reuse, and
+// keptInAll what a pool keeps at most: a burst does not cost memory for as long as
+// its connection lasts.
+const (
+	maxKept   = 4 * ChunkSize
+	keptInAll = 16 * ChunkSize
+)
 
 // roundSize is the size of the chunk for a message: a power of two where the
 // chunk is kept, so that it serves others, else little more than is needed.
@@ -73,8 +110,8 @@ func roundSize(size, class int) int {
 // one burst of large requests does not cost memory for ever.
 func (p *Pool) put(c *chunk) {
 	size := len(c.buf)
-	p.used -= size
-	if size > maxKept || p.kept+size > p.limit {
+	p.count(-size)
+	if size > maxKept || p.kept+size > min(p.limit, keptInAll) {
 		return
 	}
 	class := bits.Len(uint(size - 1))

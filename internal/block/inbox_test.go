@@ -277,3 +277,47 @@ func TestHoldAgain(t *testing.T) {
 		t.Error("the bytes did not come back with the last hold")
 	}
 }
+
+// Pools that share hand out no more than the share, beside one chunk for each that
+// has none; and what comes back is free for all of them.
+func TestShare(t *testing.T) {
+	s := NewShare(8 * ChunkSize)
+	var boxes []*Inbox
+	for range 10 {
+		boxes = append(boxes, NewInbox(NewPool(6*ChunkSize).Join(s)))
+	}
+	var holds []Hold
+	for i, in := range boxes {
+		got := 0
+		for {
+			b, hold, ok := in.Alloc(ChunkSize)
+			if !ok {
+				break
+			}
+			if len(b) != ChunkSize {
+				t.Fatal("short")
+			}
+			holds = append(holds, hold)
+			got++
+		}
+		want := [...]int{6, 2}
+		if most := 1; i >= len(want) && got != most || i < len(want) && got != want[i] {
+			t.Errorf("pool %d got %d chunks", i, got)
+		}
+	}
+	if s.Used() != 16*ChunkSize {
+		t.Errorf("%d chunks are out", s.Used()/ChunkSize)
+	}
+	for _, h := range holds {
+		h.Release()
+	}
+	for _, in := range boxes {
+		in.Close()
+	}
+	if s.Used() != 0 {
+		t.Errorf("%d bytes never came back", s.Used())
+	}
+	if _, _, ok := boxes[9].Alloc(4 * ChunkSize); !ok {
+		t.Error("what came back is not free")
+	}
+}

@@ -119,11 +119,25 @@ func (p *peers) beatUntilBroken(ctx context.Context, w *path) error {
 	}
 }
 
+// beatsPerSecond is how many beats are taken from one path in a second, and
+// maxHeard from how many addresses they may have come.
+const (
+	beatsPerSecond = 1000
+	maxHeard       = 256
+)
+
 // hear takes the peer's beats from one path until it ends.
 func (p *peers) hear(ctx context.Context, conn net.Conn) {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	for {
+	for n, since := 0, p.node.clock(); ; n++ {
+		// The peer says something a few times in a heartbeat. One that has gone mad
+		// waits in its socket, and not this node for it.
+		if now := p.node.clock(); now-since >= time.Second {
+			n, since = 0, now
+		} else if n >= beatsPerSecond {
+			wait(ctx, since+time.Second-now)
+		}
 		conn.SetReadDeadline(time.Now().Add(time.Minute))
 		var b beatMessage
 		if readMessage(conn, &b) != nil {
@@ -139,8 +153,10 @@ func (p *peers) hear(ctx context.Context, conn net.Conn) {
 func (p *peers) heardFrom(remote string) {
 	if at, err := netip.ParseAddrPort(remote); err == nil {
 		p.mu.Lock()
-		p.heard[at.Addr()] = p.node.clock()
-		p.mu.Unlock()
+		defer p.mu.Unlock()
+		if _, ok := p.heard[at.Addr()]; ok || len(p.heard) < maxHeard {
+			p.heard[at.Addr()] = p.node.clock()
+		}
 	}
 }
 
@@ -162,7 +178,7 @@ func (s *service) heard(ctx context.Context, b *beatMessage) {
 	s.mu.Unlock()
 	s.node.compareClocks(b.About.Time)
 	if differs {
-		go s.node.compareConfiguration(ctx, b.About.Config)
+		s.node.differing(ctx, b.About.Config)
 	}
 	if b.Beat.Serving {
 		s.app.addresses.peerServes()

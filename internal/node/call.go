@@ -84,6 +84,7 @@ func (n *Node) answerCalls(ctx context.Context, conn net.Conn) {
 		if c.Verb == callAct {
 			err = n.carryOut(ctx, conn, c)
 		} else {
+			conn.SetWriteDeadline(time.Now().Add(callTimeout))
 			err = writeMessage(conn, n.answerCall(c))
 		}
 		if err != nil {
@@ -108,6 +109,36 @@ func (n *Node) answerCall(c call) reply {
 	}
 	return reply{Error: fmt.Sprintf("question %.20q is not known here", c.Verb)}
 }
+
+// differing compares the configurations, one comparison at a time, and again when
+// the peer's has become another one meanwhile.
+func (n *Node) differing(ctx context.Context, digest string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.theirDigest = digest; n.comparing {
+		return
+	}
+	n.comparing = true
+	go func() {
+		for ctx.Err() == nil {
+			n.mu.Lock()
+			digest := n.theirDigest
+			n.mu.Unlock()
+			n.compareConfiguration(ctx, digest)
+			n.mu.Lock()
+			if n.theirDigest == digest {
+				n.comparing = false
+				n.mu.Unlock()
+				return
+			}
+			n.mu.Unlock()
+			wait(ctx, compareEvery)
+		}
+	}()
+}
+
+// compareEvery is the pause between two comparisons.
+const compareEvery = 5 * time.Second
 
 // compareConfiguration finds out in which keys the peer's configuration differs,
 // now that its digest is this one.

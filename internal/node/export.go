@@ -29,8 +29,14 @@ type export struct {
 	config   nbd.HandshakeConfig
 }
 
-// maxClients bounds the connections of one export.
-const maxClients = 32
+// maxClients bounds the connections of one export; maxHandshakes those of all
+// exports that have not become one, so that many volumes do not take all
+// descriptors, and fewHandshakes how many each export may have at least.
+const (
+	maxClients    = 32
+	maxHandshakes = 256
+	fewHandshakes = 16
+)
 
 func openExport(v *volume) (*export, error) {
 	n := v.service.node
@@ -39,7 +45,9 @@ func openExport(v *volume) (*export, error) {
 	if err != nil {
 		return nil, fmt.Errorf("export of %s: %w", v.cfg.Name, err)
 	}
-	x := &export{volume: v, listener: listener, gate: nbd.NewGate(nbd.GateConfig{Connections: maxClients, Logger: v.log})}
+	x := &export{volume: v, listener: listener, gate: nbd.NewGate(nbd.GateConfig{
+		Connections: maxClients, Handshakes: max(maxHandshakes/max(len(n.volumes), 1), fewHandshakes), Logger: v.log,
+	})}
 	x.config = nbd.HandshakeConfig{Exports: x, ForceTLS: nbd.NeedsTLS(listener.Addr())}
 	if n.keys != nil {
 		x.config.TLS = n.keys.Server(n.cfg.KeyNames()...)

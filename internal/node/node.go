@@ -48,6 +48,8 @@ type Node struct {
 	clocks         string // how the peer's wall clock differs
 	behind         int    // so many beats in a row came from a clock that is behind, or came late
 	witnessProblem string // why the witness was not reached
+	theirDigest    string // of the peer's configuration, as it said last
+	comparing      bool   // the configurations are being compared
 }
 
 // Options are what a node needs besides its configuration.

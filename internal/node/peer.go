@@ -21,7 +21,6 @@ import (
 
 	"github.com/twinbd/twinbd/control"
 	"github.com/twinbd/twinbd/internal/loop"
-	"github.com/twinbd/twinbd/internal/trust"
 )
 
 // Connections between the nodes. Every connection begins with one preamble from
@@ -56,12 +55,11 @@ const (
 	// the asker and the witness, keys included.
 	kindRelay = "relay"
 
-	maxPreamble    = 4 << 10
-	greetTimeout   = 5 * time.Second
-	dialTimeout    = 2 * time.Second        // of one path; then the next is tried
-	redialAfter    = 100 * time.Millisecond // the first time
-	redialAtMost   = 2 * time.Second
-	maxHandshaking = 64
+	maxPreamble  = 4 << 10
+	greetTimeout = 5 * time.Second
+	dialTimeout  = 2 * time.Second        // of one path; then the next is tried
+	redialAfter  = 100 * time.Millisecond // the first time
+	redialAtMost = 2 * time.Second
 )
 
 // peers is a node's side of the connections with its peer.
@@ -74,9 +72,10 @@ type peers struct {
 	half     map[string]halfLink          // data connections that wait for their bulk, by volume
 	heard    map[netip.Addr]time.Duration // when a beat last came from there
 	knock    chan struct{}                // closed, and made anew, when the peer connects to send beats
-	problems map[string]string            // why the last dial of each way failed; empty: it did not
-	refused  string                       // why the peer's last one was refused here
-	turned   struct {                     // the refusal that is in the log
+	door     door
+	problems map[string]string // why the last dial of each way failed; empty: it did not
+	refused  string            // why the peer's last one was refused here
+	turned   struct {          // the refusal that is in the log
 		why string
 		at  time.Duration
 	}
@@ -91,7 +90,7 @@ type halfLink struct {
 func listenPeers(n *Node) (*peers, error) {
 	p := &peers{
 		node: n, half: make(map[string]halfLink), heard: make(map[netip.Addr]time.Duration), knock: make(chan struct{}),
-		problems: make(map[string]string),
+		problems: make(map[string]string), door: newDoor(n),
 	}
 	for _, at := range n.peer.Address {
 		p.paths = append(p.paths, newPath(at))
@@ -113,126 +112,6 @@ func listenPeers(n *Node) (*peers, error) {
 func (p *peers) close() {
 	for _, l := range p.listeners {
 		l.Close()
-	}
-}
-
-// serve accepts connections from one listener until ctx ends.
-func (p *peers) serve(ctx context.Context, l net.Listener) error {
-	defer context.AfterFunc(ctx, func() { l.Close() })()
-	slots := make(chan struct{}, maxHandshaking)
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	for {
-		conn, err := l.Accept()
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("accept from the peer: %w", err)
-		}
-		select {
-		case slots <- struct{}{}:
-		default:
-			conn.Close()
-			continue
-		}
-		wg.Go(func() {
-			conn, hello, err := p.accept(ctx, conn)
-			<-slots
-			if p.noteAccept(hello, err); err != nil {
-				return
-			}
-			p.take(ctx, conn, hello)
-		})
-	}
-}
-
-// accept does the acceptor's part: keys, preamble, welcome.
-func (p *peers) accept(ctx context.Context, raw net.Conn) (net.Conn, preamble, error) {
-	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
-	defer cancel()
-	var hello preamble
-	conn, err := p.secure(ctx, raw, true)
-	if err != nil {
-		return nil, hello, err
-	}
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
-	err = readMessage(conn, &hello)
-	if err == nil {
-		err = p.check(hello)
-		var answer welcome
-		if err != nil {
-			answer.Error = err.Error()
-		}
-		err = errors.Join(err, writeMessage(conn, answer))
-	}
-	if !stop() {
-		err = errors.Join(err, ctx.Err())
-	}
-	if err != nil {
-		conn.Close()
-		return nil, hello, fmt.Errorf("connection from %s: %w", raw.RemoteAddr(), err)
-	}
-	return conn, hello, nil
-}
-
-// check refuses who does not belong here.
-func (p *peers) check(h preamble) error {
-	n := p.node
-	switch {
-	case h.Protocol != 1:
-		return fmt.Errorf("connection protocol %d is not spoken here: upgrade the older of the two nodes", h.Protocol)
-	case h.Cluster != n.cfg.Cluster:
-		return fmt.Errorf("this node belongs to cluster %q, not %q", n.cfg.Cluster, h.Cluster)
-	case h.From == n.self.Name:
-		return fmt.Errorf("both nodes say that they are %q: check --node or the host names", h.From)
-	case h.From != n.peer.Name:
-		return fmt.Errorf("node %q is not the peer of %q", h.From, n.self.Name)
-	case h.Kind == kindCall, h.Kind == kindBeat:
-		return nil
-	case h.Kind == kindRelay && n.client == nil:
-		return fmt.Errorf("%s has no witness", n.self.Name)
-	case h.Kind == kindRelay:
-		return nil
-	case h.Kind != kindData && h.Kind != kindBulk || len(h.Link) != 32:
-		return fmt.Errorf("connection of kind %.20q is not known here", h.Kind)
-	case n.volume(h.Volume) == nil:
-		return fmt.Errorf("volume %.80q is not in the configuration of %s", h.Volume, n.self.Name)
-	}
-	return n.volume(h.Volume).service.mayConnect()
-}
-
-// take gives an accepted connection to what it is for.
-func (p *peers) take(ctx context.Context, conn net.Conn, h preamble) {
-	switch h.Kind {
-	case kindCall:
-		p.node.answerCalls(ctx, conn)
-	case kindBeat:
-		p.knocked()
-		p.hear(ctx, conn)
-	case kindRelay:
-		p.node.relay(ctx, conn)
-	case kindData:
-		p.mu.Lock()
-		if old, ok := p.half[h.Volume]; ok { // its bulk connection never came
-			old.conn.Close()
-		}
-		p.half[h.Volume] = halfLink{h.Link, conn}
-		p.mu.Unlock()
-	case kindBulk:
-		p.mu.Lock()
-		data := p.half[h.Volume]
-		if data.link == h.Link {
-			delete(p.half, h.Volume)
-		}
-		p.mu.Unlock()
-		if data.link != h.Link {
-			conn.Close()
-			return
-		}
-		if err := p.node.volume(h.Volume).connect(ctx, data.conn, conn); err != nil {
-			p.node.log.Warn("volume not connected", "volume", h.Volume, "error", err)
-		}
 	}
 }
 
@@ -316,30 +195,6 @@ func (p *peers) problem() string {
 		}
 	}
 	return p.refused
-}
-
-// noteAccept remembers why the peer was refused. It dials volumes only from one
-// side, so the other learns here what is wrong. What strangers want is nothing
-// of the status. Who tries again and again is in the log once a minute.
-func (p *peers) noteAccept(h preamble, err error) {
-	_, wrongKey := errors.AsType[*trust.WrongKey](err)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	switch {
-	case err == nil:
-		p.refused = ""
-		return
-	case wrongKey, h.From != "":
-		p.refused = err.Error()
-	}
-	why := err.Error()
-	if cause := errors.Unwrap(err); cause != nil {
-		why = cause.Error() // without the other side's port
-	}
-	if now := p.node.clock(); why != p.turned.why || now-p.turned.at >= time.Minute {
-		p.turned.why, p.turned.at = why, now
-		p.node.log.Warn("connection refused", "error", err)
-	}
 }
 
 // connectVolume makes one link of a volume and returns when it has ended.
@@ -459,12 +314,19 @@ func underneath(conn net.Conn) net.Conn {
 }
 
 // readMessage reads what writeMessage sent, and not a byte more.
-func readMessage(r io.Reader, v any) error {
+func readMessage(r io.Reader, v any) error { return readAtMost(r, v, 1<<16-1) }
+
+// readAtMost is readMessage of one that has no more bytes than most.
+func readAtMost(r io.Reader, v any, most int) error {
 	var head [2]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
 		return err
 	}
-	b := make([]byte, binary.BigEndian.Uint16(head[:]))
+	length := int(binary.BigEndian.Uint16(head[:]))
+	if length > most {
+		return fmt.Errorf("message has %d bytes, at most %d are taken here", length, most)
+	}
+	b := make([]byte, length)
 	if _, err := io.ReadFull(r, b); err != nil {
 		return err
 	}

@@ -39,6 +39,7 @@ type volume struct {
 	engine   *mirror.Engine
 	disks    *loop.Disks
 	batch    block.Batch
+	memory   *block.Share // of all clients
 	sessions map[*nbd.Session]*loop.Port
 	data     *loop.Port // to the peer; nil while there is none
 	bulk     *loop.Port
@@ -56,6 +57,11 @@ type link struct {
 // itself, so that it only counts when the flush does not keep up.
 const unsyncedLimit = 512 << 20
 
+// clientMemory bounds what the requests and answers of all clients of a volume
+// take, beyond one message in each direction for each: clients that read no
+// answers, or send more than the disks take, wait.
+const clientMemory = 256 << 20
+
 // openVolume opens the disks and makes the engine. Nothing runs yet.
 func openVolume(s *service, cfg *config.Volume, incarnation uint64) (*volume, error) {
 	n := s.node
@@ -63,6 +69,7 @@ func openVolume(s *service, cfg *config.Volume, incarnation uint64) (*volume, er
 		cfg: cfg, service: s, log: n.log.With("volume", cfg.Name),
 		store:    &store{cfg: n.cfg, volume: cfg, node: n.self.Name},
 		lease:    lease{clock: n.clock},
+		memory:   block.NewShare(clientMemory),
 		sessions: make(map[*nbd.Session]*loop.Port), lost: make(chan struct{}),
 	}
 	if err := v.store.open(); err != nil {
@@ -297,7 +304,8 @@ func (v *volume) enter(n *nbd.Negotiated) {
 	var port *loop.Port
 	var session *nbd.Session
 	session = nbd.NewSession(n, &v.batch, nbd.Options{
-		Wake: func() { port.Kick() },
+		Share: v.memory,
+		Wake:  func() { port.Kick() },
 		Hangup: func(err error) {
 			if err != nil {
 				v.log.Warn("client dropped", "client", n.Conn.RemoteAddr(), "error", err)
@@ -313,6 +321,7 @@ func (v *volume) enter(n *nbd.Negotiated) {
 		n.Done()
 		return
 	}
+	n.OnEvict(func() { v.loop.Post(func() { port.Close() }) })
 	port.Gate(v.lease.holds)
 	v.sessions[session] = port
 }

@@ -23,20 +23,21 @@ var anything = []string{"*"}
 // that do the work know only the leaf; internal/node joins them; programs and
 // tests stand on top, and nothing stands on them. A new room is entered here.
 var rooms = map[string][]string{
-	"nbd":      {"internal/block"},
+	"nbd":      {"internal/block", "internal/crowd"},
 	"bitmap":   {"internal/block"},
 	"vip":      {"internal/block"},
-	"failover": {"internal/block"},
-	"control":  {"internal/block"},
+	"failover": {"internal/block", "internal/crowd"},
+	"control":  {"internal/block", "internal/crowd"},
 	"mirror":   {"bitmap", "internal/block"},
 
 	"internal/block":  {},
+	"internal/crowd":  {},
 	"internal/loop":   {"internal/block"},
 	"internal/config": {"internal/block"},
 	"internal/trust":  {},
 
 	"internal/node": {"nbd", "bitmap", "vip", "failover", "control", "mirror",
-		"internal/block", "internal/loop", "internal/config", "internal/trust"},
+		"internal/block", "internal/crowd", "internal/loop", "internal/config", "internal/trust"},
 
 	"internal/demo":     anything, // it is a user of the whole
 	"internal/freeport": {},       // of the demo, the benchmark and the tests
