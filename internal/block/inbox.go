@@ -17,7 +17,7 @@ const smallRoom = 64 << 10
 type Pool struct {
 	limit int // bytes that may be handed out at once
 	used  int
-	share *Share // with other pools; nil without
+	share *Share     // with other pools; nil without
 	free  [64]*chunk // by power of two of the size, linked through next
 	kept  int        // bytes in free
 }
