@@ -14,16 +14,8 @@ import (
 	"sync/atomic"
 
 	"github.com/twinbd/twinbd/internal/block"
+	"github.com/twinbd/twinbd/tests/harness"
 )
-
-// store is what the ledger writes to: an *nbd.Client.
-type store interface {
-	ReadAt(p []byte, offset int64) error
-	WriteAt(p []byte, offset int64, flags block.Flags) error
-	WriteZeroes(offset, length int64, flags block.Flags) error
-	Trim(offset, length int64, flags block.Flags) error
-	Flush() error
-}
 
 const (
 	writers = 6
@@ -52,9 +44,7 @@ type ledger struct {
 	base    [writers]int64 // first sector of each writer's window
 	calm    int            // one change in so many is a flush, one more is durable by itself
 
-	quit chan struct{}
-	wg   sync.WaitGroup
-	errs []error
+	writers harness.Writers
 }
 
 // newLedger is the ledger of a volume of zeroes.
@@ -76,42 +66,15 @@ func (l *ledger) newRound(random *rand.Rand) {
 }
 
 // start lets the writers write to s until stop, or until s fails.
-func (l *ledger) start(s store, seed uint64) {
-	l.quit, l.errs = make(chan struct{}), nil
-	for w := range writers {
-		random := rand.New(rand.NewPCG(seed, uint64(w)))
-		l.wg.Go(func() {
-			if err := l.write(s, w, random); err != nil {
-				l.mu.Lock()
-				l.errs = append(l.errs, err)
-				l.mu.Unlock()
-			}
-		})
-	}
+func (l *ledger) start(s harness.Store, seed uint64) {
+	l.writers.Start(writers, seed, func(w int, random *rand.Rand) error { return l.writeOnce(s, w, random) })
 }
 
 // stop ends the writers and returns what they failed with.
-func (l *ledger) stop() error {
-	close(l.quit)
-	l.wg.Wait()
-	return errors.Join(l.errs...)
-}
-
-func (l *ledger) write(s store, w int, random *rand.Rand) error {
-	for {
-		select {
-		case <-l.quit:
-			return nil
-		default:
-		}
-		if err := l.writeOnce(s, w, random); err != nil {
-			return err
-		}
-	}
-}
+func (l *ledger) stop() error { return l.writers.Stop() }
 
 // writeOnce makes one change of a random kind in the writer's window.
-func (l *ledger) writeOnce(s store, w int, random *rand.Rand) error {
+func (l *ledger) writeOnce(s harness.Store, w int, random *rand.Rand) error {
 	count := 1 + random.Int64N(longest)
 	first := l.base[w] + random.Int64N(window-count)
 	offset, length := first*sectorSize, count*sectorSize
@@ -135,7 +98,7 @@ func (l *ledger) writeOnce(s store, w int, random *rand.Rand) error {
 		number = l.number.Add(1)
 		p := make([]byte, length)
 		for i := range count {
-			fill(p[i*sectorSize:][:sectorSize], first+i, number)
+			harness.Stamp(p[i*sectorSize:][:sectorSize], first+i, number)
 		}
 		l.begin(first, count, number)
 		err = s.WriteAt(p, offset, flags)
@@ -147,7 +110,7 @@ func (l *ledger) writeOnce(s store, w int, random *rand.Rand) error {
 }
 
 // flush makes durable what was acknowledged before, and counts on it.
-func (l *ledger) flush(s store) error {
+func (l *ledger) flush(s harness.Store) error {
 	l.mu.Lock()
 	covered := l.acks
 	l.mu.Unlock()
@@ -215,7 +178,7 @@ func (l *ledger) acked(versions []version) int {
 // check reads every sector of the volume and holds it against a promise. What was
 // read stays: a write that was under way has now happened or not, and what a cut
 // has taken does not come back.
-func (l *ledger) check(s store, kept promise) error {
+func (l *ledger) check(s harness.Store, kept promise) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.acks++ // stands for all that was under way and has happened
@@ -239,7 +202,7 @@ func (l *ledger) check(s store, kept promise) error {
 func (l *ledger) settle(s int, got []byte, kept promise) error {
 	want := make([]byte, sectorSize)
 	number := binary.BigEndian.Uint64(got)
-	fill(want, int64(s), number)
+	harness.Stamp(want, int64(s), number)
 	if !bytes.Equal(got, want) {
 		return fmt.Errorf("sector %d is no write of ours; it begins with number %d", s, number)
 	}
@@ -258,18 +221,4 @@ func (l *ledger) settle(s int, got []byte, kept promise) error {
 	}
 	l.sectors[s] = versions
 	return nil
-}
-
-// fill makes the content of a sector from its place and the number of its write.
-func fill(p []byte, place int64, number uint64) {
-	if number == 0 {
-		clear(p)
-		return
-	}
-	binary.BigEndian.PutUint64(p, number)
-	word := number*0x9e3779b97f4a7c15 ^ uint64(place)
-	for i := 8; i < len(p); i += 8 {
-		word = word*6364136223846793005 + 1442695040888963407
-		binary.BigEndian.PutUint64(p[i:], word)
-	}
 }

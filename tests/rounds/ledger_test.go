@@ -15,16 +15,8 @@ import (
 	"sync/atomic"
 
 	"github.com/twinbd/twinbd/internal/block"
+	"github.com/twinbd/twinbd/tests/harness"
 )
-
-// store is what the ledger writes to: an *nbd.Client.
-type store interface {
-	ReadAt(p []byte, offset int64) error
-	WriteAt(p []byte, offset int64, flags block.Flags) error
-	WriteZeroes(offset, length int64, flags block.Flags) error
-	Trim(offset, length int64, flags block.Flags) error
-	Flush() error
-}
 
 const (
 	blockSize = 4096
@@ -52,9 +44,7 @@ type ledger struct {
 	touched map[int64]struct{} // since the last mark
 	base    [writers]int64     // first block of each writer's window
 
-	quit chan struct{}
-	wg   sync.WaitGroup
-	errs []error
+	writers harness.Writers
 }
 
 // newRound chooses where the writers write from now on, and forgets what has been
@@ -74,42 +64,15 @@ func newLedger() *ledger {
 }
 
 // start lets the writers write to s until stop, or until s fails.
-func (l *ledger) start(s store, seed uint64) {
-	l.quit, l.errs = make(chan struct{}), nil
-	for w := range writers {
-		random := rand.New(rand.NewPCG(seed, uint64(w)))
-		l.wg.Go(func() {
-			if err := l.write(s, w, random); err != nil {
-				l.mu.Lock()
-				l.errs = append(l.errs, err)
-				l.mu.Unlock()
-			}
-		})
-	}
+func (l *ledger) start(s harness.Store, seed uint64) {
+	l.writers.Start(writers, seed, func(w int, random *rand.Rand) error { return l.writeOnce(s, w, random) })
 }
 
 // stop ends the writers and returns what they failed with.
-func (l *ledger) stop() error {
-	close(l.quit)
-	l.wg.Wait()
-	return errors.Join(l.errs...)
-}
-
-func (l *ledger) write(s store, w int, random *rand.Rand) error {
-	for {
-		select {
-		case <-l.quit:
-			return nil
-		default:
-		}
-		if err := l.writeOnce(s, w, random); err != nil {
-			return err
-		}
-	}
-}
+func (l *ledger) stop() error { return l.writers.Stop() }
 
 // writeOnce makes one change of a random kind in the writer's window.
-func (l *ledger) writeOnce(s store, w int, random *rand.Rand) error {
+func (l *ledger) writeOnce(s harness.Store, w int, random *rand.Rand) error {
 	count := 1 + random.Int64N(longest)
 	first := l.base[w] + random.Int64N(window-count)
 	offset, length := first*blockSize, count*blockSize
@@ -133,7 +96,7 @@ func (l *ledger) writeOnce(s store, w int, random *rand.Rand) error {
 		number = l.number.Add(1)
 		p := make([]byte, length)
 		for i := range count {
-			fill(p[i*blockSize:][:blockSize], first+i, number)
+			harness.Stamp(p[i*blockSize:][:blockSize], first+i, number)
 		}
 		l.begin(first, count, number)
 		err = s.WriteAt(p, offset, flags)
@@ -176,7 +139,7 @@ func (l *ledger) touchedBlocks() int64 {
 
 // check reads all blocks that were ever written. A write that was under way has
 // then happened or not: what was read is what must be read from now on.
-func (l *ledger) check(s store) error {
+func (l *ledger) check(s harness.Store) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var errs []error
@@ -186,7 +149,7 @@ func (l *ledger) check(s store) error {
 			return fmt.Errorf("read block %d: %w", b, err)
 		}
 		number := binary.BigEndian.Uint64(got)
-		fill(want, b, number)
+		harness.Stamp(want, b, number)
 		switch {
 		case !bytes.Equal(got, want):
 			errs = append(errs, fmt.Errorf("block %d: it is no write of ours, or only a part of one; it begins with number %d", b, number))
@@ -199,18 +162,4 @@ func (l *ledger) check(s store) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// fill makes the content of a block from its place and the number of its write.
-func fill(p []byte, place int64, number uint64) {
-	if number == 0 {
-		clear(p)
-		return
-	}
-	binary.BigEndian.PutUint64(p, number)
-	word := number*0x9e3779b97f4a7c15 ^ uint64(place)
-	for i := 8; i < len(p); i += 8 {
-		word = word*6364136223846793005 + 1442695040888963407
-		binary.BigEndian.PutUint64(p[i:], word)
-	}
 }
