@@ -109,7 +109,7 @@ func CheckRefusal(t testing.TB, said string, texts ...string) {
 
 // Status asks the node what it is.
 func (n *Node) Status() (*control.Status, error) {
-	client := control.NewClient(filepath.Join(n.dir("run"), "twinbd.sock"))
+	client := control.NewClient(n.ControlSocket())
 	defer client.Close()
 	status, err := client.Status(context.Background())
 	if err == nil && status.Service(Service) == nil {
