@@ -108,6 +108,40 @@ func (a attack) carryOut(t *testing.T, dial func() (net.Conn, error), during fun
 	}
 }
 
+// besiege holds so many connections that say nothing, and makes each anew soon
+// after it was closed, until lift is called. It returns when all were made once.
+func besiege(t *testing.T, held int, dial func() (net.Conn, error)) (lift func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	var besiegers, begun sync.WaitGroup
+	begun.Add(held)
+	for range held {
+		besiegers.Go(func() {
+			first := sync.OnceFunc(begun.Done)
+			defer first()
+			for ctx.Err() == nil {
+				c, err := dial()
+				first()
+				if err == nil {
+					stop := context.AfterFunc(ctx, func() { c.Close() })
+					drain(c)
+					stop()
+					c.Close()
+				}
+				select {
+				case <-ctx.Done():
+				case <-time.After(200 * time.Millisecond):
+				}
+			}
+		})
+	}
+	begun.Wait()
+	return func() {
+		cancel()
+		besiegers.Wait()
+	}
+}
+
 // honest is a client that writes and reads all the time.
 type honest struct {
 	stop  chan struct{}

@@ -41,6 +41,9 @@ func TestStrangersAtTheWitness(t *testing.T) {
 				}
 			}})
 			h := serveOneself(lab.Alpha.Dial(t, data))
+			if insecure {
+				all = all[1:3]
+			}
 			for _, a := range all {
 				w := watch(t, "witness", lab.Witness)
 				dial := func() (net.Conn, error) { return net.DialTimeout("tcp", lab.WitnessAddress(), time.Second) }
@@ -50,23 +53,13 @@ func TestStrangersAtTheWitness(t *testing.T) {
 				})
 				w.within(t, bounds{memory: 64 << 20, descriptors: 120, log: 16 << 10})
 			}
-			// A switch asks the witness in the middle of it.
-			siege := attack{"a siege", 6000, 400, func(net.Conn, *rand.Rand) {}}
-			switched := false
-			siege.carryOut(t, func() (net.Conn, error) {
-				harness.Elapse(time.Millisecond)
-				return net.DialTimeout("tcp", lab.WitnessAddress(), time.Second)
-			}, func() {
-				if !switched {
-					lab.Beta.Kill(t)
-					lab.Alpha.WaitState(t, control.Alone)
-					lab.Beta.Start(t)
-					lab.WaitPaired(t, lab.Alpha)
-					switched = true
-					t.Log("alone and a pair again during the siege")
-				}
-				harness.Elapse(50 * time.Millisecond)
-			})
+			// Who goes on alone, and who restarts, asks the witness in the middle of it.
+			lift := besiege(t, 200, func() (net.Conn, error) { return net.DialTimeout("tcp", lab.WitnessAddress(), time.Second) })
+			lab.Beta.Kill(t)
+			lab.Alpha.WaitState(t, control.Alone)
+			lab.Beta.Start(t)
+			lab.WaitPaired(t, lab.Alpha)
+			lift()
 			h.end(t)
 		})
 	}
@@ -116,21 +109,28 @@ func TestOutOfDescriptors(t *testing.T) {
 	lab.WaitPaired(t, lab.Alpha)
 	h := serveOneself(lab.Alpha.Dial(t, data))
 	network, address := lab.Alpha.ExportAddress(data)
-	dials := []func() (net.Conn, error){
-		func() (net.Conn, error) { return net.DialTimeout(network, address, time.Second) },
-		func() (net.Conn, error) { return net.DialTimeout("tcp", lab.Alpha.Address(), time.Second) },
-		func() (net.Conn, error) { return net.DialTimeout("unix", lab.Alpha.ControlSocket(), time.Second) },
-		func() (net.Conn, error) { return net.DialTimeout("tcp", lab.WitnessAddress(), time.Second) },
-	}
-	a, w, v := watch(t, "alpha", &lab.Alpha.Process), watch(t, "witness", lab.Witness), 0
-	attack{"at every port", 3000, 800, func(net.Conn, *rand.Rand) {}}.carryOut(t, func() (net.Conn, error) {
-		return dials[rand.IntN(len(dials))]()
+	a, w := watch(t, "alpha", &lab.Alpha.Process), watch(t, "witness", lab.Witness)
+	lift := besiege(t, 300, func() (net.Conn, error) { return net.DialTimeout(network, address, time.Second) })
+	harness.WaitFor(t, "alpha to be out of descriptors", patience, func() error {
+		if a.look(t); a.most.Descriptors < 90 {
+			return fmt.Errorf("it has %d", a.most.Descriptors)
+		}
+		return nil
+	})
+	attack{"at the other ports", 600, 300, func(net.Conn, *rand.Rand) {}}.carryOut(t, func() (net.Conn, error) {
+		switch rand.IntN(3) {
+		case 0:
+			return net.DialTimeout("tcp", lab.Alpha.Address(), time.Second)
+		case 1:
+			return net.DialTimeout("unix", lab.Alpha.ControlSocket(), time.Second)
+		}
+		return net.DialTimeout("tcp", lab.WitnessAddress(), time.Second)
 	}, func() {
 		a.look(t)
 		w.look(t)
-		v++
 		harness.Elapse(10 * time.Millisecond)
 	})
+	lift()
 	h.end(t)
 	newcomer(t, func(ctx context.Context) (*nbd.Client, error) { return nbd.Dial(ctx, lab.Alpha.URI(data), nil) })
 	lab.WaitPaired(t, lab.Alpha)
