@@ -22,6 +22,11 @@
 // is a valid request stands in validate.go. Client is the other side, for
 // tests, the demonstration and measurements.
 //
+// The kernel is a client too, one that does no handshake: Kernel tells its
+// driver over generic netlink what /dev/nbdN is, and gives it one end of each
+// connection. kernelmessage.go has the bytes, kernel.go what they are for,
+// kernel_linux.go the socket.
+//
 // The protocol is that of doc/proto.md in the repository NetworkBlockDevice/nbd
 // ("the specification" in the comments here).
 package nbd
