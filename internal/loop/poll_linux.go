@@ -50,6 +50,7 @@ type poller struct {
 	// What the kernel reads during a call lives here, so that nothing is
 	// allocated and nothing moves.
 	timeout unix.Timespec
+	probe   unix.PollFd
 	vector  [maxVector]unix.Iovec
 	message unix.Msghdr
 }

@@ -26,11 +26,12 @@ type Port struct {
 	blocked  bool // the connection took less than there was: wait until writable
 	flushing bool
 
-	gate   func() bool // nil, or whether output may leave now
-	broken error       // a write failed: read what is left, then end with this
-	ending bool        // will be finished at the end of the turn
-	closed bool        // finished
-	err    error       // what the stream is told
+	gate     func() bool // nil, or whether output may leave now
+	broken   error       // a write failed: read what is left, then end with this
+	distrust bool        // what is left when the other side has gone is void
+	ending   bool        // will be finished at the end of the turn
+	closed   bool        // finished
+	err      error       // what the stream is told
 }
 
 // Add takes conn over and joins it to s. It is called on the loop's thread, or
@@ -118,6 +119,10 @@ func (p *Port) read() bool {
 	n, err := p.link.read(room)
 	if n > 0 {
 		p.loop.active = true
+		if p.void() {
+			p.end(errVoid)
+			return false
+		}
 		if e := p.stream.Received(n); e != nil {
 			if errors.Is(e, io.EOF) {
 				e = nil
@@ -142,7 +147,7 @@ func (p *Port) read() bool {
 // be a last word that says why.
 func (p *Port) drain() {
 	for range drainReads {
-		if p.ending || !p.read() {
+		if p.distrust || p.ending || !p.read() {
 			break
 		}
 	}

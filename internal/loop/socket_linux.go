@@ -60,6 +60,19 @@ func (s *socket) descriptor() int           { return s.fd }
 func (s *socket) unsent() bool              { return false }
 func (s *socket) close()                    { unix.Close(s.fd) }
 
+// hungUp reports whether the other side has shut the connection down.
+func (s *socket) hungUp() bool {
+	w := s.w
+	w.probe = unix.PollFd{Fd: int32(s.fd), Events: unix.POLLRDHUP}
+	w.timeout = unix.Timespec{}
+	for {
+		n, _, errno := syscall.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&w.probe)), 1, uintptr(unsafe.Pointer(&w.timeout)), 0, 0, 0)
+		if errno != unix.EINTR {
+			return errno != 0 || n > 0 // whatever poll adds to what it was asked for is trouble
+		}
+	}
+}
+
 func (s *socket) read(p []byte) (int, error) {
 	for {
 		n, _, errno := syscall.Syscall6(unix.SYS_RECVFROM, uintptr(s.fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))),
