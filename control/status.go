@@ -80,9 +80,10 @@ type VolumeStatus struct {
 	Generation  string         `json:"generation"` // short form
 	DirtyBlocks int64          `json:"dirtyBlocks"`
 	DirtyBytes  int64          `json:"dirtyBytes"`
-	Resync      *ResyncStatus  `json:"resync,omitempty"` // nil when none runs
-	Export      string         `json:"export,omitempty"` // NBD URI
-	Device      string         `json:"device,omitempty"`
+	Resync      *ResyncStatus  `json:"resync,omitempty"`      // nil when none runs
+	Export      string         `json:"export,omitempty"`      // NBD URI
+	Device      string         `json:"device,omitempty"`      // of the kernel; empty: none is configured
+	DeviceState string         `json:"deviceState,omitempty"` // detached, or attached and with how many connections
 	Counters    VolumeCounters `json:"counters"`
 	Problems    []Problem      `json:"problems,omitempty"`
 }

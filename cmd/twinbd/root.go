@@ -35,6 +35,8 @@ var commands = []func() *cobra.Command{
 	newResolveCommand,
 	newMaintenanceCommand,
 	newWaitCommand,
+	newAttachCommand,
+	newDetachCommand,
 	newVerifyCommand,
 	newResyncCommand,
 	newDemoCommand,

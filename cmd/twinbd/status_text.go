@@ -80,6 +80,9 @@ func writeVolumes(text *bytes.Buffer, volumes []control.VolumeStatus) {
 	}
 	table.Flush()
 	for _, v := range volumes {
+		if v.Device != "" {
+			fmt.Fprintf(text, "  %s: %s %s\n", v.Name, v.Device, v.DeviceState)
+		}
 		if v.Resync != nil {
 			fmt.Fprintf(text, "  %s: %s\n", v.Name, resyncText(v.Resync))
 		}

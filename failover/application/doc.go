@@ -24,6 +24,7 @@
 //	commands.go      the step of the service's start and stop lists
 //	unit.go          entries of the form unit:NAME; unit_linux.go: over D-Bus
 //	fsck.go, mount.go, holders_linux.go   the steps of a file system
+//	device_linux.go  who uses a block device itself
 //	check.go         when a failing check means a restart, and when it means that this node has failed
 //	checker.go       the loop around it
 //

@@ -64,7 +64,7 @@ func (f Fsck) explain(failed *CommandError) error {
 	case status == corrected:
 		return nil
 	case status < 64 && status&uncorrected != 0:
-		return fmt.Errorf("the file system on %s has errors that are not safe to repair without a human: %w; hint: stop the service, attach the volume, run %s %s", f.Device, failed, by, f.Device)
+		return fmt.Errorf("the file system on %s has errors that are not safe to repair without a human: %w; hint: `twinbd attach` the volume on the node that serves, run %s %s, `twinbd detach` it, then stop and start the service", f.Device, failed, by, f.Device)
 	case status < 64 && status&reboot != 0:
 		return fmt.Errorf("the file system on %s was repaired while it was in use: %w; hint: reboot this node", f.Device, failed)
 	case status < 64 && status&cancelled != 0:

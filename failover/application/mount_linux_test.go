@@ -242,3 +242,45 @@ func TestMountRefuses(t *testing.T) {
 	err := Mount{Runner: r, Device: "/dev/null", At: at, Type: "ext4"}.mount(t.Context(), Order{})
 	expect(t, "no place", fmt.Sprint(err), at+" is no directory to mount at; hint: mkdir -p "+at)
 }
+
+// Who has a device open is found, named and ended; who has a file of it is not.
+func TestDeviceUsers(t *testing.T) {
+	name, at := loopDevice(t)
+	d := Device(name)
+	if got, err := d.MountedAt(); got != "" || err != nil {
+		t.Errorf("mounted at %q: %v", got, err)
+	}
+	if out, err := exec.Command("mount", name, at).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	defer exec.Command("umount", at).Run()
+	if got, err := d.MountedAt(); got != at || err != nil {
+		t.Errorf("mounted at %q: %v", got, err)
+	}
+	if got := d.Users(); got != "" {
+		t.Errorf("used by %s", got)
+	}
+	holder := exec.Command("sleep", duration())
+	file, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	holder.Stdin = file
+	if err := holder.Start(); err != nil {
+		t.Fatal(err)
+	}
+	file.Close()
+	if got, want := d.Users(), fmt.Sprintf("sleep (%d)", holder.Process.Pid); got != want {
+		t.Errorf("used by %s, not %s", got, want)
+	}
+	go holder.Wait()
+	if err := d.Kill(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if got := d.Users(); got != "" {
+		t.Errorf("still used by %s", got)
+	}
+	if err := Device(at).Kill(t.Context()); err == nil {
+		t.Error("a directory was taken for a device")
+	}
+}

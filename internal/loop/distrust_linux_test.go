@@ -111,3 +111,23 @@ func TestDistrustOfTheLiving(t *testing.T) {
 	unix.Close(theirs)
 	within(t, "closed", s.closed)
 }
+
+// The question after each read costs no memory.
+func TestDistrustAllocatesNothing(t *testing.T) {
+	l := New(Options{})
+	theirs, ours := socketPair(t)
+	defer unix.Close(theirs)
+	p, err := l.Add(ours, newCounted())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.link.close()
+	p.Distrust()
+	if n := testing.AllocsPerRun(100, func() {
+		if p.void() {
+			t.Error("a connection that lives is void")
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}

@@ -43,6 +43,10 @@ func (n *Node) Act(ctx context.Context, a control.Action, progress func(control.
 	case "why":
 		progress(control.Progress{Text: s.why()})
 		return nil
+	case "attach":
+		return s.attachByHand(ctx, a, progress)
+	case "detach":
+		return s.detachByHand(ctx, a, progress)
 	case "verify":
 		return s.verify(ctx, a, progress)
 	case "resync":

@@ -64,7 +64,7 @@ func newApp(s *service) (*app, error) {
 
 // order is the way up; down is the reverse.
 func (a *app) order() []application.Step {
-	var steps []application.Step
+	steps := a.deviceSteps()
 	if len(a.service.cfg.IP) > 0 {
 		steps = append(steps, application.Step{
 			Name: "addresses", Up: a.addresses.take, Down: a.addresses.leave, Force: a.addresses.forsake,
@@ -74,7 +74,7 @@ func (a *app) order() []application.Step {
 	if len(a.service.cfg.Start)+len(a.service.cfg.Stop) > 0 {
 		steps = append(steps, a.tolerant(a.commands.Step("application")))
 	}
-	return steps
+	return append(steps, a.severSteps()...)
 }
 
 // tolerant keeps addresses and volumes where they are when the user's commands

@@ -32,6 +32,7 @@ type Node struct {
 	clock       func() time.Duration // runs during suspend
 	wall        func() time.Time     // for people: decides nothing
 	digest      string               // of the configuration
+	devices     func() (deviceKernel, error)
 
 	dir      failover.Directory
 	witness  failover.Witness // nil: none is configured
@@ -57,6 +58,8 @@ type Options struct {
 	Log     *slog.Logger
 	Version string
 	Wall    func() time.Time // the time of day, for people; nil: time.Now
+
+	devices func() (deviceKernel, error) // nil: the kernel's
 }
 
 // keptEvents is how many events a node keeps in memory.
@@ -68,7 +71,10 @@ func Open(cfg *config.Config, self string, o Options) (n *Node, err error) {
 	n = &Node{
 		cfg: cfg, self: cfg.Node(self), peer: cfg.Peer(self), log: o.Log, version: o.Version,
 		volumes: make(map[string]*volume), events: control.NewEvents(keptEvents),
-		clock: failover.NewClock(), wall: o.Wall, digest: cfg.Digest(),
+		clock: failover.NewClock(), wall: o.Wall, digest: cfg.Digest(), devices: o.devices,
+	}
+	if n.devices == nil {
+		n.devices = openKernel
 	}
 	if n.wall == nil {
 		n.wall = time.Now
@@ -167,6 +173,11 @@ func (n *Node) Run(ctx context.Context) error {
 	for _, s := range n.services {
 		group.run("service "+s.cfg.Name, func() error { return s.run(ctx) })
 		group.run("addresses of "+s.cfg.Name, func() error { return s.app.addresses.run(ctx) })
+		for _, v := range s.volumes {
+			if v.device != nil {
+				group.run("device of "+v.cfg.Name, func() error { return v.device.run(ctx) })
+			}
+		}
 	}
 	for _, w := range n.peers.paths {
 		group.run("path to "+w.at.String(), func() error { return n.peers.beatOn(ctx, w) })
@@ -209,7 +220,7 @@ const stopTimeout = 10 * time.Second
 func (n *Node) stop(ctx context.Context) {
 	limit := stopTimeout
 	for _, s := range n.cfg.Services {
-		if len(s.Start)+len(s.Stop) > 0 {
+		if len(s.Start)+len(s.Stop) > 0 || hasDevice(&s) {
 			limit = stopTimeout + stopLimit
 		}
 	}

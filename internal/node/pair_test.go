@@ -30,6 +30,8 @@ type lab struct {
 	cfg   *config.Config
 	nodes map[string]*running
 	wall  map[string]func() time.Time // of nodes whose clocks are wrong
+
+	devices map[string]func() (deviceKernel, error) // the kernels' drivers, of nodes that have one
 }
 
 type running struct {
@@ -40,7 +42,10 @@ type running struct {
 
 func newLab(t testing.TB, size string) *lab { return newPacedLab(t, size, "fast") }
 
-func newPacedLab(t testing.TB, size, pace string) *lab {
+func newPacedLab(t testing.TB, size, pace string) *lab { return newLabOf(t, size, pace, "", nil) }
+
+// newLabOf adds settings of the volume.
+func newLabOf(t testing.TB, size, pace, settings string, devices map[string]func() (deviceKernel, error)) *lab {
 	dir, err := os.MkdirTemp("", "twinbd") // short: a socket's path must fit
 	if err != nil {
 		t.Fatal(err)
@@ -68,12 +73,13 @@ pace = %[6]q
 size = %[5]q
 disk = "%[3]s/{node}.img"
 export = "unix:%[3]s/{node}.sock"
-`, alpha, beta, dir, witness, size, pace)
+%[7]s
+`, alpha, beta, dir, witness, size, pace, settings)
 	cfg, err := config.Parse("lab.toml", []byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &lab{t: t, dir: dir, cfg: cfg, nodes: make(map[string]*running)}
+	l := &lab{t: t, dir: dir, cfg: cfg, nodes: make(map[string]*running), devices: devices}
 	for _, name := range cfg.NodeNames() {
 		if err := Create(t.Context(), cfg, cfg.Volume("data"), name, CreateOptions{Blank: true}, nil); err != nil {
 			t.Fatal(err)
@@ -127,7 +133,7 @@ func freePorts(t testing.TB) (a, b string) {
 func (l *lab) start(name string) {
 	l.t.Helper()
 	log := slog.New(slog.NewTextHandler(testWriter{l.t, name}, nil))
-	n, err := Open(l.cfg, name, Options{Log: log, Wall: l.wall[name]})
+	n, err := Open(l.cfg, name, Options{Log: log, Wall: l.wall[name], devices: l.devices[name]})
 	if err != nil {
 		l.t.Fatal(err)
 	}

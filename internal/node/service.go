@@ -39,6 +39,8 @@ type service struct {
 	right atomic.Uint32 // mirror.Right, as last granted
 	held  atomic.Bool   // no volume may connect: the service is about to go alone, or stopped
 
+	inherited atomic.Bool // a device of an earlier process may be taken over as it is; see cleanUp
+
 	parting atomic.Bool // likewise: a volume can go on only when all are alone
 
 	asking context.CancelFunc // ends the exchange with the witness under way; owned by run
@@ -133,7 +135,7 @@ func (s *service) run(ctx context.Context) error {
 	tick := time.NewTicker(s.cfg.Pace.Heartbeat)
 	defer tick.Stop()
 	s.last = s.node.clock()
-	s.app.cleanUp(ctx)
+	s.cleanUp(ctx)
 	s.app.rest(s.file.State().Maintenance)
 	for {
 		var err error
@@ -170,7 +172,9 @@ func (s *service) takePosted(ctx context.Context, p posted) error {
 	if p.taken != nil {
 		close(p.taken)
 	}
-	return s.perform(ctx, actions)
+	err := s.perform(ctx, actions)
+	s.disinherit(ctx)
+	return err
 }
 
 // put hands an input to run. It reports whether run will take it.

@@ -125,8 +125,13 @@ func (s *service) volumeStatus(v *volume, m *mirror.Status) control.VolumeStatus
 			SentBytes: uint64(m.Counters.SentBytes), ResyncedBytes: uint64(m.Counters.ResyncedBytes),
 		},
 	}
-	if v.cfg.Device != nil {
-		st.Device = v.cfg.Device[s.node.self.Name]
+	if v.device != nil {
+		var problem error
+		st.Device = v.device.path
+		if st.DeviceState, problem = v.device.state(); problem != nil {
+			r := control.Refuse(problem)
+			st.Problems = append(st.Problems, control.Problem{Message: r.Message, Hint: r.Hint})
+		}
 	}
 	st.Resync = s.progress(v, m)
 	if m.DiskFailed != "" {

@@ -32,6 +32,7 @@ type volume struct {
 	status  atomic.Pointer[mirror.Status]
 	linked  atomic.Pointer[link] // the links to the peer, nil while there are none
 	lease   lease                // until when replies may leave
+	device  *device              // nil: none is configured
 
 	resolving sync.Mutex    // held while a split is being resolved here
 	lost      chan struct{} // closed when the loop hangs and is not waited for any more
@@ -82,6 +83,10 @@ func openVolume(s *service, cfg *config.Volume, incarnation uint64) (*volume, er
 	}
 	for _, p := range m.BadPages {
 		v.log.Warn("metadata page is damaged: its blocks count as dirty", "page", p)
+	}
+	if v.device, err = newDevice(v); err != nil {
+		v.store.close()
+		return nil, err
 	}
 	v.loop = loop.New(loop.Options{Name: cfg.Name, Logger: v.log})
 	v.drive(v.store.data, v.store.meta)

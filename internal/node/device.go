@@ -1,0 +1,449 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/twinbd/twinbd/control"
+	"github.com/twinbd/twinbd/failover/application"
+	"github.com/twinbd/twinbd/nbd"
+)
+
+// deviceKernel is what a device needs of the kernel's driver: nbd.Kernel, or one
+// of a test.
+type deviceKernel interface {
+	Look(index int) (nbd.DeviceState, error)
+	Connect(nbd.Setup) error
+	Reconfigure(nbd.Setup) error
+	Disconnect(index int) error
+	Tune(index int) []string
+	Node(index int) error
+	Watch(ctx context.Context, lost func(index int)) error
+}
+
+// openKernel finds the driver anew each time: it may be loaded while we run.
+func openKernel() (deviceKernel, error) {
+	k, err := nbd.OpenKernel()
+	if err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
+// device is a volume's /dev/nbdN where the volume is served. The kernel is a
+// client on connections that this process makes both ends of; they are served by
+// the volume's loop like all others. One that dies, for the kernel waited too long
+// for an answer, is replaced when what came through it is over: so a long freeze
+// costs each connection once, and no request comes twice meanwhile.
+type device struct {
+	volume  *volume
+	log     *slog.Logger
+	path    string
+	index   int
+	backend string // what the kernel is told of who attaches; the same after a restart
+	open    func() (deviceKernel, error)
+
+	turn sync.Mutex    // held by whoever changes the attachment
+	bell chan struct{} // a connection has died, or what came through it is over
+
+	mu      sync.Mutex
+	wanted  bool  // attached, as far as this process knows
+	want    int   // connections
+	alive   int   // that are served
+	ending  int   // that have died while the engine still has requests of theirs
+	problem error // what somebody should look at
+}
+
+// Limits of what the kernel may take, besides what the clean stop flushes.
+const (
+	attachLimit    = 30 * time.Second
+	detachLimit    = 2 * time.Minute // as for an unmount: what the cache holds is written
+	closedPatience = 3 * time.Second // for who has the device open to close it
+	mendPause      = 50 * time.Millisecond
+	mendRetry      = time.Second
+	watchRetry     = 5 * time.Second
+)
+
+// connections is how many a device gets: each has a queue and a lock of its own
+// in the kernel. At least two, or a request whose connection dies would have no
+// other to go to on older kernels; more than four only cost memory.
+func connections() int { return min(4, max(2, runtime.NumCPU())) }
+
+// newDevice returns the volume's device on this node, nil when none is configured.
+func newDevice(v *volume) (*device, error) {
+	n := v.service.node
+	path := v.cfg.Device[n.self.Name]
+	if path == "" {
+		return nil, nil
+	}
+	index, err := nbd.DeviceIndex(path)
+	if err != nil {
+		return nil, err
+	}
+	return &device{
+		volume: v, log: v.log.With("device", path), path: path, index: index, open: n.devices,
+		backend: fmt.Sprintf("twinbd:%s/%s@%s:%s", n.cfg.Cluster, v.cfg.Name, n.self.Name, n.self.State),
+		bell:    make(chan struct{}, 1),
+	}, nil
+}
+
+// ours reports whether the device is attached by this node: by this process, or
+// by one before it on the same boot.
+func (d *device) ours(st nbd.DeviceState) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return st.Attached && (st.Backend == d.backend || st.Backend == "" && d.wanted)
+}
+
+// judge says why the device cannot be had, or nil.
+func (d *device) judge(st nbd.DeviceState, mountedAt, users string) error {
+	refuse := func(hint, format string, args ...any) error {
+		return &control.Refusal{Message: d.path + " " + fmt.Sprintf(format, args...), Hint: hint}
+	}
+	switch ours := d.ours(st); {
+	case ours && st.Size != d.volume.cfg.Size:
+		return refuse("stop the service here, or reboot this node", "is attached with %d bytes, and the volume has %d", st.Size, d.volume.cfg.Size)
+	case ours:
+		return nil
+	case st.Attached && st.Backend != "":
+		return refuse("give the volume another device, or detach it there", "is attached already, by %s", st.Backend)
+	case st.Attached:
+		return refuse("give the volume another device, or end that one: nbd-client -d "+d.path, "is attached already, by process %d", st.PID)
+	case mountedAt != "":
+		return refuse("umount "+mountedAt, "is mounted at %s, from before it was detached", mountedAt)
+	case len(st.Holders) > 0:
+		return refuse("give the volume another device, or take it out there", "is part of %s", strings.Join(st.Holders, ", "))
+	case st.Used && users != "":
+		return refuse("end them, or give the volume another device", "is open in %s", users)
+	case st.Used:
+		return refuse("`fuser -v "+d.path+"` says by whom; if nobody, reboot this node", "is in use")
+	}
+	return nil
+}
+
+// attach is the step's way up. A device that is attached still, by an earlier
+// process of this node, gets new connections if nothing happened to the service
+// in between; else it is detached first: what waits for it is from another time.
+func (d *device) attach(ctx context.Context, _ application.Order) error {
+	d.turn.Lock()
+	defer d.turn.Unlock()
+	k, err := d.open()
+	if err != nil {
+		return err
+	}
+	st, err := d.settled(ctx, k)
+	if err != nil {
+		return err
+	}
+	ours := d.ours(st)
+	if d.whole() && ours {
+		return nil
+	}
+	inherited := ours && d.volume.service.inherited.Load()
+	mountedAt, users := "", ""
+	if !ours {
+		if mountedAt, err = application.Device(d.path).MountedAt(); err != nil {
+			return err
+		}
+		users = application.Device(d.path).Users()
+	}
+	if ours && !inherited {
+		if err := d.release(ctx, k); err != nil {
+			return err
+		}
+		ours = false
+	} else if err := d.judge(st, mountedAt, users); err != nil {
+		return err
+	}
+	if err := d.quiet(ctx); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	d.wanted, d.want, d.problem = true, connections(), nil
+	if ours && st.Connections > 0 {
+		d.want = st.Connections // it cannot have more than it was attached with
+	}
+	missing := d.want - d.alive
+	d.mu.Unlock()
+	how, ask := "attached", k.Connect
+	if ours {
+		how, ask = "attached again, as it was left by an earlier process", k.Reconfigure
+	}
+	if err := d.supply(missing, ask); err != nil {
+		d.forget()
+		return err
+	}
+	if err := k.Node(d.index); err != nil {
+		d.log.Warn("no file for the device", "error", err)
+	}
+	d.log.Info(how, "connections", missing, "queue", strings.Join(k.Tune(d.index), ", "))
+	return nil
+}
+
+// settled looks, and once more while somebody only glances: udev opens every
+// device that changes.
+func (d *device) settled(ctx context.Context, k deviceKernel) (nbd.DeviceState, error) {
+	ctx, cancel := context.WithTimeout(ctx, closedPatience)
+	defer cancel()
+	for {
+		st, err := k.Look(d.index)
+		if err != nil || !st.Used || st.Attached || ctx.Err() != nil {
+			return st, err
+		}
+		wait(ctx, lookEvery)
+	}
+}
+
+// quiet waits until nothing is under way that came through earlier connections.
+func (d *device) quiet(ctx context.Context) error {
+	for {
+		d.mu.Lock()
+		ending := d.ending
+		d.mu.Unlock()
+		if ending == 0 {
+			return nil
+		}
+		if wait(ctx, lookEvery); ctx.Err() != nil {
+			return fmt.Errorf("attach %s: requests of %d earlier connections are not over", d.path, ending)
+		}
+	}
+}
+
+// whole reports whether the device is attached and lacks no connection.
+func (d *device) whole() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.wanted && d.alive >= d.want
+}
+
+// supply gives the kernel its ends of so many new connections, and serves ours.
+func (d *device) supply(count int, give func(nbd.Setup) error) error {
+	setup := nbd.Setup{
+		Index: d.index, Size: d.volume.cfg.Size, BlockSize: nbd.KernelBlockSize, Flags: nbd.KernelFlags,
+		Timeout: nbd.KernelTimeout, DeadAfter: nbd.KernelDeadAfter, Backend: d.backend,
+	}
+	var theirs []*os.File
+	defer func() {
+		for _, f := range theirs {
+			f.Close() // the kernel has its own hold on what it took; what it did not take ends here
+		}
+	}()
+	for range count {
+		kernel, ours, err := nbd.SocketPair()
+		if err != nil {
+			return fmt.Errorf("attach %s: %w", d.path, err)
+		}
+		theirs = append(theirs, kernel)
+		setup.Sockets = append(setup.Sockets, int(kernel.Fd()))
+		if err := d.serve(ours); err != nil {
+			return fmt.Errorf("attach %s: %w", d.path, err)
+		}
+	}
+	return give(setup)
+}
+
+// run replaces connections that die, until ctx ends.
+func (d *device) run(ctx context.Context) error {
+	go d.listen(ctx)
+	retry := time.NewTicker(mendRetry)
+	defer retry.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.bell:
+		case <-retry.C:
+		}
+		if err := d.mend(); err != nil {
+			d.log.Warn("dead connections are not replaced yet", "error", err)
+		}
+		wait(ctx, mendPause) // the kernel may be about to find out that one is dead
+	}
+}
+
+// listen hears from the kernel that a connection has died: it may be so full
+// that we do not look at it.
+func (d *device) listen(ctx context.Context) {
+	for ctx.Err() == nil {
+		k, err := d.open()
+		if err == nil {
+			err = k.Watch(ctx, func(index int) {
+				if index == d.index {
+					d.log.Info("the kernel has given a connection up")
+					d.ring()
+				}
+			})
+		}
+		if err != nil && !errors.Is(err, nbd.ErrNoDriver) && ctx.Err() == nil {
+			d.log.Debug("the kernel's driver is not heard", "error", err)
+		}
+		wait(ctx, watchRetry)
+	}
+}
+
+func (d *device) ring() {
+	select {
+	case d.bell <- struct{}{}:
+	default:
+	}
+}
+
+// mend replaces connections that have died, where the volume is served and
+// nothing of them is under way any more.
+func (d *device) mend() error {
+	if !d.lacks() {
+		return nil
+	}
+	d.turn.Lock()
+	defer d.turn.Unlock()
+	if !d.lacks() {
+		return nil
+	}
+	k, err := d.open()
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	missing := d.want - d.alive
+	d.mu.Unlock()
+	if err := d.supply(missing, k.Reconfigure); err != nil {
+		return err
+	}
+	d.log.Info("connections replaced", "connections", missing)
+	return nil
+}
+
+func (d *device) lacks() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.wanted && d.alive < d.want && d.ending == 0 && d.volume.status.Load().Primary
+}
+
+// forget: this process does not keep the device attached any more.
+func (d *device) forget() {
+	d.mu.Lock()
+	d.wanted = false
+	d.mu.Unlock()
+}
+
+// detach is the step's way down in order: what the cache holds is written while
+// the volume is served, then the kernel lets go.
+func (d *device) detach(ctx context.Context, _ application.Order) error {
+	d.turn.Lock()
+	defer d.turn.Unlock()
+	k, ours, err := d.owned()
+	if !ours {
+		d.forget()
+		return err
+	}
+	flushed := flushDevice(ctx, d.path)
+	d.forget()
+	return errors.Join(flushed, d.release(ctx, k))
+}
+
+// force is the step's way down when the right is lost: whoever has the device
+// open is killed, and nothing is written.
+func (d *device) force(ctx context.Context, _ application.Order) error {
+	d.forget()
+	d.turn.Lock()
+	defer d.turn.Unlock()
+	k, ours, err := d.owned()
+	if !ours {
+		return err
+	}
+	if err := k.Disconnect(d.index); err != nil {
+		return err
+	}
+	killed := application.Device(d.path).Kill(ctx)
+	return errors.Join(d.release(ctx, k), killed)
+}
+
+// sever makes everything that is asked of the device fail, at once and for good:
+// a process that waits for it could not even be killed.
+func (d *device) sever(context.Context, application.Order) error {
+	d.forget()
+	k, ours, err := d.owned()
+	if !ours {
+		return err
+	}
+	return k.Disconnect(d.index)
+}
+
+// owned reports whether the kernel has the device attached to this node.
+func (d *device) owned() (deviceKernel, bool, error) {
+	k, err := d.open()
+	if errors.Is(err, nbd.ErrNoDriver) || errors.Is(err, errors.ErrUnsupported) {
+		return nil, false, nil // nothing can be attached
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	st, err := k.Look(d.index)
+	return k, err == nil && d.ours(st), err
+}
+
+// release disconnects the device and waits until nobody has it open. It is of no
+// use as long as somebody has: what he still writes must fail.
+func (d *device) release(ctx context.Context, k deviceKernel) error {
+	if err := k.Disconnect(d.index); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, closedPatience)
+	defer cancel()
+	for {
+		st, err := k.Look(d.index)
+		if err != nil {
+			return err
+		}
+		if !st.Used {
+			d.note(nil)
+			return nil
+		}
+		if wait(ctx, lookEvery); ctx.Err() != nil {
+			return d.note(d.stillOpen())
+		}
+	}
+}
+
+func (d *device) stillOpen() error {
+	by := ""
+	if at, err := application.Device(d.path).MountedAt(); err == nil && at != "" {
+		by = ", mounted at " + at
+	} else if users := application.Device(d.path).Users(); users != "" {
+		by = " in " + users
+	}
+	return &control.Refusal{
+		Message: fmt.Sprintf("%s is still open%s after it was disconnected: nothing that is written to it reaches a disk", d.path, by),
+		Hint:    "reboot this node, or end what has it open, before it serves again",
+	}
+}
+
+// note keeps what status shows as a problem.
+func (d *device) note(err error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.problem = err
+	return err
+}
+
+// state is what status shows.
+func (d *device) state() (text string, problem error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case !d.wanted:
+		return "detached", d.problem
+	case d.alive < d.want:
+		return fmt.Sprintf("attached, %d of %d connections", d.alive, d.want), d.problem
+	}
+	return fmt.Sprintf("attached, %d connections", d.alive), d.problem
+}

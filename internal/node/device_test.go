@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package node
+
+import (
+	"bytes"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twinbd/twinbd/control"
+	"github.com/twinbd/twinbd/failover/application"
+	"github.com/twinbd/twinbd/internal/block"
+	"github.com/twinbd/twinbd/nbd"
+)
+
+// deviceLab is a pair whose volume has a device on both nodes.
+func deviceLab(t *testing.T, pace string) (l *lab, alpha, beta *fakeDriver) {
+	alpha, beta = newFakeDriver(t), newFakeDriver(t)
+	l = newLabOf(t, "1MiB", pace, `device = { alpha = "/dev/nbd0", beta = "/dev/nbd1" }`,
+		map[string]func() (deviceKernel, error){"alpha": alpha.open, "beta": beta.open})
+	return l, alpha, beta
+}
+
+func mustRequest(t *testing.T, d *fakeDriver, op block.Op, offset int64, p []byte) {
+	t.Helper()
+	if err := d.request(op, offset, p); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func pattern(seed byte) []byte { return bytes.Repeat([]byte{seed}, 8192) }
+
+// A service brings its device up where it is served, and only there; what the
+// kernel writes is on both disks.
+func TestDeviceFollowsTheService(t *testing.T) {
+	l, alpha, beta := deviceLab(t, "fast")
+	l.waitFor("alpha", control.Wait)
+	l.prim("alpha")
+	l.waitFor("alpha", control.Primary)
+	alpha.until("attached", alpha.attached)
+	setup := alpha.setups[0]
+	if setup.Size != 1<<20 || setup.BlockSize != 4096 || setup.Flags != nbd.KernelFlags || len(setup.Sockets) != connections() ||
+		setup.Timeout != nbd.KernelTimeout || setup.DeadAfter != nbd.KernelDeadAfter || !strings.HasPrefix(setup.Backend, "twinbd:lab/data@alpha:") {
+		t.Errorf("attached with %+v", setup)
+	}
+	mustRequest(t, alpha, block.Write, 4096, pattern(1))
+	mustRequest(t, alpha, block.Flush, 0, nil)
+	st := l.nodes["alpha"].node.Status().Services[0].Volumes[0]
+	if st.Device != "/dev/nbd0" || !strings.HasPrefix(st.DeviceState, "attached, ") {
+		t.Errorf("status shows %q, %q", st.Device, st.DeviceState)
+	}
+	if st := l.nodes["beta"].node.Status().Services[0].Volumes[0]; st.DeviceState != "detached" {
+		t.Errorf("the secondary's device is %q", st.DeviceState)
+	}
+	if err := l.act("alpha", "switch"); err != nil {
+		t.Fatal(err)
+	}
+	beta.until("attached", beta.attached)
+	if asked := alpha.done(); !slices.Equal(asked, []string{"connect", "disconnect"}) {
+		t.Errorf("alpha's driver was asked %v", asked)
+	}
+	got := make([]byte, 8192)
+	mustRequest(t, beta, block.Read, 4096, got)
+	if !bytes.Equal(got, pattern(1)) {
+		t.Error("what was written at alpha is not read at beta")
+	}
+	if err := alpha.request(block.Write, 0, pattern(9)); !errors.Is(err, errNoDevice) {
+		t.Errorf("a late write at alpha ended with %v", err)
+	}
+	l.equal()
+}
+
+// A connection that the kernel gives up is replaced; requests go on.
+func TestDeviceReplacesConnections(t *testing.T) {
+	l, alpha, _ := deviceLab(t, "fast")
+	l.prim("alpha")
+	alpha.until("attached", alpha.attached)
+	for i := range 3 {
+		alpha.mu.Lock()
+		ends := slices.Clone(alpha.ends)
+		alpha.mu.Unlock()
+		for _, e := range ends {
+			alpha.kill(e)
+		}
+		mustRequest(t, alpha, block.Write, int64(i)*8192, pattern(byte(i)))
+	}
+	if asked := alpha.done(); asked[0] != "connect" || !slices.Contains(asked[1:], "reconfigure") || slices.Contains(asked, "disconnect") {
+		t.Errorf("asked %v", asked)
+	}
+}
+
+// While requests of dead connections wait in the engine, those are not replaced:
+// else each round of a long standstill would send everything once more.
+func TestDeviceWaitsForWhatIsUnderWay(t *testing.T) {
+	l, alpha, _ := deviceLab(t, "fast")
+	l.prim("alpha")
+	alpha.until("attached", alpha.attached)
+	d := l.nodes["alpha"].node.volume("data").device
+	d.ended(0, +1) // as if one were
+	alpha.mu.Lock()
+	ends := slices.Clone(alpha.ends)
+	alpha.mu.Unlock()
+	for _, e := range ends {
+		alpha.kill(e)
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		d.mu.Lock()
+		alive := d.alive
+		d.mu.Unlock()
+		if alive == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the daemon does not see that its connections are dead")
+		}
+		wait(t.Context(), time.Millisecond)
+	}
+	if err := d.mend(); err != nil {
+		t.Error(err)
+	}
+	if asked := alpha.done(); !slices.Equal(asked, []string{"connect"}) {
+		t.Errorf("asked %v", asked)
+	}
+	d.ended(0, -1)
+	mustRequest(t, alpha, block.Write, 0, pattern(1))
+}
+
+// leaveAttached makes a device look as a process leaves it that is killed: the
+// kernel holds it, without a connection that lives.
+func leaveAttached(l *lab, d *fakeDriver, name string) {
+	volume := l.cfg.Volume("data")
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.asked = nil
+	d.state = nbd.DeviceState{
+		There: true, Used: true, Attached: true, Size: volume.Size, Connections: 2,
+		Backend: "twinbd:lab/data@" + name + ":" + l.cfg.Node(name).State,
+	}
+	d.ends = []*fakeEnd{{dead: true}, {dead: true}}
+}
+
+// A node that was killed and serves again, before any other did, goes on with the
+// device as it is; what waits in the kernel is not lost.
+func TestDeviceIsInherited(t *testing.T) {
+	l, alpha, _ := deviceLab(t, "fast")
+	l.prim("alpha")
+	l.waitFor("alpha", control.Primary)
+	alpha.until("attached", alpha.attached)
+	l.stop("beta")
+	l.waitFor("alpha", control.Alone)
+	l.stop("alpha")
+	leaveAttached(l, alpha, "alpha")
+	waiting := make(chan error, 1)
+	go func() { waiting <- alpha.request(block.Write, 0, pattern(7)) }()
+	l.start("alpha")
+	l.waitFor("alpha", control.Alone)
+	select {
+	case err := <-waiting:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatalf("what waited in the kernel does not end; asked %v", alpha.done())
+	}
+	if asked := alpha.done(); asked[0] != "reconfigure" || slices.Contains(asked, "disconnect") {
+		t.Errorf("asked %v", asked)
+	}
+}
+
+// A node that was killed and finds another in its place disconnects what it had
+// left, before anything else.
+func TestDeviceOfAReplacedNode(t *testing.T) {
+	l, alpha, beta := deviceLab(t, "fast")
+	l.prim("alpha")
+	l.waitFor("alpha", control.Primary)
+	l.waitFor("beta", control.Secondary)
+	l.stop("alpha") // hands over
+	beta.until("attached", beta.attached)
+	leaveAttached(l, alpha, "alpha")
+	waiting := make(chan error, 1)
+	go func() { waiting <- alpha.request(block.Write, 0, pattern(7)) }()
+	l.start("alpha")
+	l.waitFor("alpha", control.Secondary)
+	if err := <-waiting; !errors.Is(err, errNoDevice) {
+		t.Errorf("what waited in the kernel ended with %v", err)
+	}
+	if asked := alpha.done(); asked[0] != "disconnect" || slices.Contains(asked, "reconfigure") {
+		t.Errorf("asked %v", asked)
+	}
+}
+
+// A device that stays open after a demotion is said to need a reboot, and does
+// not serve again with what is left in its cache.
+func TestDeviceStaysOpen(t *testing.T) {
+	l, alpha, beta := deviceLab(t, "fast")
+	l.prim("alpha")
+	l.waitFor("alpha", control.Primary)
+	l.waitFor("beta", control.Secondary)
+	alpha.until("attached", alpha.attached)
+	alpha.mu.Lock()
+	alpha.opened = true
+	alpha.mu.Unlock()
+	if err := l.act("alpha", "switch"); err != nil {
+		t.Fatal(err)
+	}
+	beta.until("attached", beta.attached)
+	problems := l.nodes["alpha"].node.Status().Services[0].Volumes[0].Problems
+	if len(problems) == 0 || !strings.Contains(problems[0].Message, "is still open") || !strings.Contains(problems[0].Hint, "reboot this node") {
+		t.Errorf("problems: %v", problems)
+	}
+	alpha.done()
+	err := l.nodes["alpha"].node.volume("data").device.attach(t.Context(), orderOfTest)
+	if err == nil || !strings.Contains(err.Error(), "reboot this node") {
+		t.Errorf("attached again: %v", err)
+	}
+	if asked := alpha.done(); slices.Contains(asked, "reconfigure") || slices.Contains(asked, "connect") {
+		t.Errorf("asked %v", asked)
+	}
+}
+
+// Only the node that serves attaches by hand; what is attached already stays.
+func TestAttachByHand(t *testing.T) {
+	l, alpha, _ := deviceLab(t, "fast")
+	if err := l.act("alpha", "attach"); err == nil || !strings.Contains(err.Error(), "does not serve") {
+		t.Errorf("attached without serving: %v", err)
+	}
+	l.prim("alpha")
+	alpha.until("attached", alpha.attached)
+	for _, verb := range []string{"attach", "detach", "detach", "attach"} {
+		if err := l.act("alpha", verb); err != nil {
+			t.Errorf("%s: %v", verb, err)
+		}
+	}
+	if asked := alpha.done(); !slices.Equal(asked, []string{"connect", "disconnect", "connect"}) {
+		t.Errorf("asked %v", asked)
+	}
+	mustRequest(t, alpha, block.Write, 0, pattern(1))
+}
+
+func TestDeviceJudge(t *testing.T) {
+	l, _, _ := deviceLab(t, "fast")
+	d := l.nodes["alpha"].node.volume("data").device
+	const other = 12 << 20
+	for _, test := range []struct {
+		state            nbd.DeviceState
+		mountedAt, users string
+		want             string // "": it can be had
+	}{
+		{state: nbd.DeviceState{There: true}},
+		{state: nbd.DeviceState{}},
+		{state: nbd.DeviceState{Attached: true, Used: true, Backend: d.backend, Size: 1 << 20}},
+		{state: nbd.DeviceState{Attached: true, Used: true, Backend: d.backend, Size: other}, want: "with 12582912 bytes, and the volume has 1048576; hint: stop the service here"},
+		{state: nbd.DeviceState{Attached: true, Used: true, Backend: "twinbd:lab/other@alpha:/x"}, want: "is attached already, by twinbd:lab/other@alpha:/x; hint: give the volume another device"},
+		{state: nbd.DeviceState{Attached: true, Used: true, PID: 4711}, want: "is attached already, by process 4711; hint: give the volume another device, or end that one: nbd-client -d /dev/nbd0"},
+		{mountedAt: "/mnt", want: "is mounted at /mnt, from before it was detached; hint: umount /mnt"},
+		{state: nbd.DeviceState{Used: true}, users: "postgres (12)", want: "is open in postgres (12); hint: end them"},
+		{state: nbd.DeviceState{Used: true}, want: "is in use; hint: `fuser -v /dev/nbd0`"},
+		{state: nbd.DeviceState{Holders: []string{"dm-0"}}, want: "is part of dm-0; hint: "},
+	} {
+		err := d.judge(test.state, test.mountedAt, test.users)
+		if (test.want == "") != (err == nil) || err != nil && !strings.HasPrefix(err.Error(), "/dev/nbd0 "+test.want) {
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("%+v: %v, want %s", test.state, err, test.want)
+			}
+		}
+	}
+}
+
+// orderOfTest is nobody's decision: it always holds.
+var orderOfTest application.Order
