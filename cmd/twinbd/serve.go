@@ -40,6 +40,11 @@ func runServe(c *cobra.Command, logLevel string) error {
 	ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	log := slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+	if node.NeedsProtection(cfg) {
+		for _, problem := range node.Protect() {
+			log.Warn("not protected against running out of memory", "error", problem)
+		}
+	}
 	n, err := node.Open(cfg, self.Name, node.Options{Log: log, Version: readBuild().Version})
 	if err != nil {
 		return err

@@ -18,7 +18,7 @@
 //	application.go   one after the other, and only forward: Begin, Down
 //	term.go          a term: Up, Restart
 //	command.go       a user's command, and the errors that it can end in
-//	runner.go        Runner: environment, Run, Fence, End, Kill; runner_linux.go: the life of a command
+//	runner.go        Runner: environment, Run, Fence, End, Kill; runner_linux.go: the life of a command, child_linux.go: its birth
 //	herd_linux.go    all processes of a command, whatever they do: cgroup_linux.go, scan_linux.go
 //	output.go        the last 4 KiB of what it printed
 //	commands.go      the step of the service's start and stop lists

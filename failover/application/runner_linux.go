@@ -177,7 +177,7 @@ func (r *Runner) start(order Order, c Command) (*run, error) {
 	}
 	defer write.Close()
 	run.output, run.cmd.Stdout, run.cmd.Stderr = output, write, write
-	if err := order.enter(run.cmd.Start); err != nil {
+	if err := order.enter(func() error { return startChild(run.cmd) }); err != nil {
 		output.close()
 		r.retire(run)
 		return nil, err

@@ -100,6 +100,7 @@ type capability struct {
 	name    string
 	purpose string
 	needed  func(*config.Config) bool
+	lesser  bool // the node works without it, only worse
 }
 
 func anyService(is func(*config.Service) bool) func(*config.Config) bool {
@@ -127,10 +128,12 @@ func hasDevice(s *config.Service) bool {
 // capabilities are those of which a node without root needs some; the numbers are
 // the kernel's (linux/capability.h).
 var capabilities = []capability{
-	{12, "CAP_NET_ADMIN", "virtual addresses and /dev/nbdX", anyService(func(s *config.Service) bool { return hasIP(s) || hasDevice(s) })},
-	{13, "CAP_NET_RAW", "announcing and probing virtual addresses", anyService(hasIP)},
-	{21, "CAP_SYS_ADMIN", "/dev/nbdX and mounting", anyService(hasDevice)},
-	{5, "CAP_KILL", "ending an application that runs as another user", anyService(func(s *config.Service) bool { return len(s.Start) > 0 })},
+	{12, "CAP_NET_ADMIN", "virtual addresses and /dev/nbdX", anyService(func(s *config.Service) bool { return hasIP(s) || hasDevice(s) }), false},
+	{13, "CAP_NET_RAW", "announcing and probing virtual addresses", anyService(hasIP), false},
+	{21, "CAP_SYS_ADMIN", "/dev/nbdX and mounting", anyService(hasDevice), false},
+	{14, "CAP_IPC_LOCK", "keeping a process that is the machine's disk in memory", anyService(hasDevice), true},
+	{24, "CAP_SYS_RESOURCE", "marking it as an I/O flusher, and keeping it from the out-of-memory killer", anyService(hasDevice), true},
+	{5, "CAP_KILL", "ending an application that runs as another user", anyService(func(s *config.Service) bool { return len(s.Start) > 0 }), false},
 }
 
 // checkRights: what this process may do, which is what a node started the same way
@@ -142,9 +145,14 @@ func (d *doctor) checkRights(context.Context) []Finding {
 	}
 	var found []Finding
 	for _, c := range capabilities {
-		if c.needed(d.cfg) && have&(1<<c.bit) == 0 {
-			found = append(found, bad("run twinbd as root, or give it "+c.name, "a node started by this user lacks %s, for %s", c.name, c.purpose))
+		if !c.needed(d.cfg) || have&(1<<c.bit) != 0 {
+			continue
 		}
+		say := bad
+		if c.lesser {
+			say = warned
+		}
+		found = append(found, say("run twinbd as root, or give it "+c.name, "a node started by this user lacks %s, for %s", c.name, c.purpose))
 	}
 	if len(found) == 0 {
 		found = append(found, good("a node started by this user may do all that the configuration asks for"))

@@ -208,7 +208,9 @@ func TestDoctorFinds(t *testing.T) {
 			d.machine.probe = func(context.Context, *config.Service) ([]vip.Answer, error) { return nil, fs.ErrPermission }
 		}, []string{"skip virtual ip: whether another machine has an address of pg was not looked at: permission denied; hint: run the doctor as root"}},
 		{"no rights", func(d *doctor) { d.machine.capabilities = func() (uint64, error) { return 1 << 13, nil } },
-			[]string{"fail rights: a node started by this user lacks CAP_NET_ADMIN", "fail rights: a node started by this user lacks CAP_SYS_ADMIN", "fail rights: a node started by this user lacks CAP_KILL"}},
+			[]string{"fail rights: a node started by this user lacks CAP_NET_ADMIN", "fail rights: a node started by this user lacks CAP_SYS_ADMIN",
+				"warn rights: a node started by this user lacks CAP_IPC_LOCK, for keeping a process that is the machine's disk in memory; hint: run twinbd as root, or give it CAP_IPC_LOCK",
+				"warn rights: a node started by this user lacks CAP_SYS_RESOURCE", "fail rights: a node started by this user lacks CAP_KILL"}},
 		{"no program", func(d *doctor) {
 			d.machine.lookPath = func(p string) (string, error) { return "", fmt.Errorf("%s is not there", p) }
 		}, []string{"fail commands: service.pg.start: there is no program pg_ctl to run", "fail commands: service.pg.stop: there is no program pg_ctl", "fail commands: service.pg.check: there is no program test"}},
