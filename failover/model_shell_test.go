@@ -36,6 +36,9 @@ func (w *world) act(i int, a Action) {
 		w.store(i, a.State)
 	case DoBeat:
 		b := a.Beat
+		if err := b.Check(w.local(i), 0, places[i], places[1-i]); err != nil && w.broken == "" {
+			w.broken = err.Error() // the other would not listen
+		}
 		w.send(i, 1-i, event{kind: evBeat, beat: &b})
 	case DoQuery:
 		q := a.Query

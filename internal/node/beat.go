@@ -143,6 +143,10 @@ func (p *peers) hear(ctx context.Context, conn net.Conn) {
 		if readMessage(conn, &b) != nil {
 			return
 		}
+		if err := b.Beat.Check(p.node.clock(), p.node.incarnation, p.node.self.Name, p.node.peer.Name); err != nil {
+			p.door.log.Warn("heartbeat refused", "service", b.Service, "error", err)
+			return
+		}
 		p.heardFrom(conn.RemoteAddr().String())
 		if s := p.node.service(b.Service); s != nil {
 			s.heard(ctx, &b)

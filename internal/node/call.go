@@ -119,7 +119,7 @@ func (n *Node) differing(ctx context.Context, digest string) {
 		return
 	}
 	n.comparing = true
-	go func() {
+	n.comparisons.Go(func() {
 		for ctx.Err() == nil {
 			n.mu.Lock()
 			digest := n.theirDigest
@@ -134,7 +134,10 @@ func (n *Node) differing(ctx context.Context, digest string) {
 			n.mu.Unlock()
 			wait(ctx, compareEvery)
 		}
-	}()
+		n.mu.Lock()
+		n.comparing = false
+		n.mu.Unlock()
+	})
 }
 
 // compareEvery is the pause between two comparisons.
@@ -150,6 +153,9 @@ func (n *Node) compareConfiguration(ctx context.Context, digest string) {
 			keys := config.Diff(n.cfg.Values(), r.Values)
 			differs += " in " + strings.Join(keys, ", ")
 		}
+	}
+	if ctx.Err() != nil {
+		return
 	}
 	n.mu.Lock()
 	news := differs != n.differs

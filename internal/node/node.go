@@ -51,6 +51,7 @@ type Node struct {
 	witnessProblem string // why the witness was not reached
 	theirDigest    string // of the peer's configuration, as it said last
 	comparing      bool   // the configurations are being compared
+	comparisons    sync.WaitGroup
 }
 
 // Options are what a node needs besides its configuration.
@@ -199,6 +200,7 @@ func (n *Node) Run(ctx context.Context) error {
 	cancel(errStopping)
 	stopLoops()
 	err = errors.Join(err, group.wait())
+	n.comparisons.Wait()
 	if n.client != nil {
 		n.client.Close()
 	}
