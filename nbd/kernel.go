@@ -40,8 +40,8 @@ const (
 	// connection, if nobody told.
 	KernelFlags = FlagHasFlags | FlagSendFlush | FlagSendFUA | FlagSendTrim | FlagSendZeroes | FlagCanMultiConn
 
-	// KernelBlockSize is the logical block size of the device: what the engine
-	// works with, so that no request of the kernel's cuts a block.
+	// KernelBlockSize is the best logical block size of a device, and the largest:
+	// what the engine works with, so that no request of the kernel's cuts a block.
 	KernelBlockSize = 4096
 )
 

@@ -174,18 +174,23 @@ func (d *device) attach(ctx context.Context, _ application.Order) error {
 	}
 	missing := d.want - d.alive
 	d.mu.Unlock()
-	how, ask := "attached", k.Connect
+	how, ask, blocks := "attached", k.Connect, nbd.KernelBlockSize
 	if ours {
 		how, ask = "attached again, as it was left by an earlier process", k.Reconfigure
+	} else {
+		blocks, err = d.blockSize(ctx)
 	}
-	if err := d.supply(missing, ask); err != nil {
+	if err == nil {
+		err = d.supply(missing, blocks, ask)
+	}
+	if err != nil {
 		d.forget()
 		return err
 	}
 	if err := k.Node(d.index); err != nil {
 		d.log.Warn("no file for the device", "error", err)
 	}
-	d.log.Info(how, "connections", missing, "queue", strings.Join(k.Tune(d.index), ", "))
+	d.log.Info(how, "connections", missing, "blocks", blocks, "queue", strings.Join(k.Tune(d.index), ", "))
 	return nil
 }
 
@@ -226,9 +231,9 @@ func (d *device) whole() bool {
 }
 
 // supply gives the kernel its ends of so many new connections, and serves ours.
-func (d *device) supply(count int, give func(nbd.Setup) error) error {
+func (d *device) supply(count, blocks int, give func(nbd.Setup) error) error {
 	setup := nbd.Setup{
-		Index: d.index, Size: d.volume.cfg.Size, BlockSize: nbd.KernelBlockSize, Flags: nbd.KernelFlags,
+		Index: d.index, Size: d.volume.cfg.Size, BlockSize: blocks, Flags: nbd.KernelFlags,
 		Timeout: nbd.KernelTimeout, DeadAfter: nbd.KernelDeadAfter, Backend: d.backend,
 	}
 	var theirs []*os.File
@@ -315,7 +320,7 @@ func (d *device) mend() error {
 	d.mu.Lock()
 	missing := d.want - d.alive
 	d.mu.Unlock()
-	if err := d.supply(missing, k.Reconfigure); err != nil {
+	if err := d.supply(missing, nbd.KernelBlockSize, k.Reconfigure); err != nil {
 		return err
 	}
 	d.log.Info("connections replaced", "connections", missing)

@@ -6,5 +6,7 @@ package node
 
 import "context"
 
-// flushDevice: there is no device.
-func flushDevice(context.Context, string) error { return nil }
+// There is no device, and nothing is mounted from it.
+
+func flushDevice(context.Context, string) error     { return nil }
+func flushFileSystem(context.Context, string) error { return nil }

@@ -31,7 +31,7 @@ func (a *app) deviceSteps() (steps []application.Step) {
 			}
 			mounts = append(mounts,
 				application.Fsck{Runner: a.runner, Device: v.device.path, Type: m.Type}.Step("check "+name),
-				letGo(mount.Step("mount "+name)))
+				letGo(mount.Step("mount "+name), mount.At))
 		}
 	}
 	return append(steps, mounts...)
@@ -40,15 +40,15 @@ func (a *app) deviceSteps() (steps []application.Step) {
 // letGo makes an unmount that is refused, for somebody uses the file system, end
 // who does: the service goes to the other node all the same, and what stayed
 // mounted here would be of no use, nor could it be mounted anew. What the cache
-// holds is written by the next step, while the volume is served.
-func letGo(s application.Step) application.Step {
+// holds is written before that, while the volume is served.
+func letGo(s application.Step, at string) application.Step {
 	down := s.Down
 	s.Down = func(ctx context.Context, order application.Order) error {
 		err := down(ctx, order)
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
-		return errors.Join(err, s.Force(ctx, order))
+		return errors.Join(err, flushFileSystem(ctx, at), s.Force(ctx, order))
 	}
 	return s
 }
