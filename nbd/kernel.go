@@ -163,9 +163,14 @@ func (k *Kernel) entries(index int, name string) (names []string) {
 // make the small request wait that comes after.
 const largestRequest = 1024
 
-// Tune sets the device's queue: longer requests than the kernel's default, and
-// no scheduler, for what orders requests is on the other side. It returns what
-// the settings are now, and what could not be set, a phrase each.
+// largestDiscard is the longest TRIM, in bytes. The kernel would make them of 4 GiB:
+// one that takes longer than KernelTimeout is sent again before its answer is
+// there, and would be for ever.
+const largestDiscard = 64 << 20
+
+// Tune sets the device's queue: longer requests than the kernel's default, shorter
+// discards, and no scheduler, for what orders requests is on the other side. It
+// returns what the settings are now, and what could not be set, a phrase each.
 func (k *Kernel) Tune(index int) (said []string) {
 	want := largestRequest
 	if text, ok := k.read(index, "queue/max_hw_sectors_kb"); ok {
@@ -174,6 +179,11 @@ func (k *Kernel) Tune(index int) (said []string) {
 		}
 	}
 	said = append(said, k.set(index, "queue/max_sectors_kb", strconv.Itoa(want)))
+	if text, ok := k.read(index, "queue/discard_max_bytes"); ok {
+		if most, err := strconv.Atoi(text); err == nil && most > largestDiscard {
+			said = append(said, k.set(index, "queue/discard_max_bytes", strconv.Itoa(largestDiscard)))
+		}
+	}
 	schedulers, _ := k.read(index, "queue/scheduler")
 	switch {
 	case strings.Contains(schedulers, "[none]"):

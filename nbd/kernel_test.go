@@ -184,8 +184,9 @@ func TestKernelTune(t *testing.T) {
 	answer := func(uint8) ([]byte, error) { return nil, nil }
 	k, _ := fakeKernel(t, map[string]string{
 		"queue/max_hw_sectors_kb": "32768\n", "queue/max_sectors_kb": "128\n", "queue/scheduler": "[mq-deadline] none\n",
+		"queue/discard_max_bytes": "2199023255040\n",
 	}, answer)
-	if got := fmt.Sprint(k.Tune(0)); got != "[max_sectors_kb 1024 scheduler none]" {
+	if got := fmt.Sprint(k.Tune(0)); got != "[max_sectors_kb 1024 discard_max_bytes 67108864 scheduler none]" {
 		t.Error(got)
 	}
 	if text, _ := k.read(0, "queue/max_sectors_kb"); text != "1024" {

@@ -65,7 +65,7 @@ type device struct {
 
 // Limits of what the kernel may take, besides what the clean stop flushes.
 const (
-	attachLimit    = 30 * time.Second
+	attachLimit    = 2 * time.Minute // as for a mount: the volume may wait for a right
 	detachLimit    = 2 * time.Minute // as for an unmount: what the cache holds is written
 	closedPatience = 3 * time.Second // for who has the device open to close it
 	mendPause      = 50 * time.Millisecond
