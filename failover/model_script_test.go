@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestScenarios plays testdata/machine/*.txt: the traces from which the rules on
@@ -28,6 +29,8 @@ import (
 //	stall, go                the data path stands still, and goes on
 //	disk N                   N's disk fails
 //	write wK N, flush N      a client's
+//	keep, restore            a copy of the witness's records is made; they are put back
+//	jump N D                 N's clock jumps forward
 //	switch N, stop N, stopall N, run N, prim N, primforce N
 //	arbiter fence            first of all: another pair, without a witness
 //	state                    how things stand
@@ -124,6 +127,16 @@ func (w *world) play(words []string, out *bytes.Buffer) error {
 		w.choose(choice{do: failWitness})
 	case verb == "start" && where == third:
 		w.choose(choice{do: bringWitness})
+	case verb == "keep":
+		w.kept = w.seat.Record
+	case verb == "restore":
+		w.seat.Record = w.kept
+	case verb == "jump":
+		d, err := time.ParseDuration(words[2])
+		if err != nil {
+			return err
+		}
+		w.nodes[place(words[1])].clock += d
 	case verb == "break":
 		w.lose(alpha)
 		w.lose(beta)

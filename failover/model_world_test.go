@@ -32,6 +32,7 @@ const (
 var places = [...]string{"alpha", "beta", "witness"}
 
 type world struct {
+	kept    Record        // a copy of the record, to be put back
 	now     time.Duration // the true time; every place has a clock of its own
 	nodes   [2]node
 	seat    Seat

@@ -4,6 +4,7 @@ package mirror
 
 import (
 	"encoding/binary"
+	"fmt"
 
 	"github.com/twinbd/twinbd/internal/block"
 )
@@ -120,6 +121,9 @@ type clientRequest struct {
 	version uint64
 	snap    [sectors]uint64 // Flush: acknowledged when it began
 	done    bool
+	name    string // in a scenario: what was asked for,
+	outcome string // what was answered,
+	told    bool   // and whether the transcript has it
 }
 
 // act submits a batch to the primary.
@@ -220,6 +224,12 @@ func (r *clientRequest) Complete(*block.Request) {
 		c.pair.fail("%s completed twice", r.Op)
 	}
 	r.done = true
+	if c.pair.strict {
+		r.outcome = r.Status.String()
+		if r.Op == block.Read && r.Status == block.OK {
+			r.outcome = fmt.Sprintf("v=%d", version(r.Data))
+		}
+	}
 	delete(c.open, r)
 	defer r.reuse()
 	if r.Status != block.OK {

@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
-	"testing"
 	"time"
 
 	"github.com/twinbd/twinbd/bitmap"
@@ -22,7 +21,7 @@ import (
 // what it was told. Everything happens in one thread, in an order drawn from
 // one seed: the same seed gives the same run.
 type pair struct {
-	t     *testing.T
+	t     tester
 	seed  uint64
 	rng   *rand.Rand
 	now   time.Duration
@@ -35,12 +34,21 @@ type pair struct {
 	calm     bool    // the client asks for nothing
 
 	flushBytes int64 // Config.FlushBytes
+	short      int64 // bytes by which the volume is smaller than its disks
+	strict     bool  // the fence is looked at in every answer
 
 	model  *model
 	client *client
 	forced bool           // the only whole copy is gone: the operator takes the other
 	rotten map[int64]bool // blocks changed behind the engines' backs
 	checks int
+}
+
+// tester is whom a pair tells that it has failed: a test, or whoever expects it.
+// Fatalf does not return.
+type tester interface {
+	Helper()
+	Fatalf(format string, args ...any)
 }
 
 // record is the witness's: who may serve, and how.
@@ -90,10 +98,13 @@ const (
 	sectors   = simSize / sector
 )
 
-func newPair(t *testing.T, seed uint64) *pair {
+func newPair(t tester, seed uint64, with ...func(*pair)) *pair {
 	p := &pair{t: t, seed: seed, rotten: make(map[int64]bool), rng: rand.New(rand.NewPCG(seed, 1))}
 	if seed%5 == 0 { // hardly more than one request
 		p.flushBytes = 24 * sector
+	}
+	for _, f := range with {
+		f(p)
 	}
 	p.model = newModel(p)
 	for i, name := range [...]string{"alpha", "beta"} {
@@ -112,7 +123,7 @@ func newPair(t *testing.T, seed uint64) *pair {
 func (n *simNode) create(state bitmap.State) {
 	h := bitmap.Header{
 		Cluster: "sim", Volume: "v", Node: n.name, Peer: n.peerName(), DiskID: "disk-" + n.name,
-		Size: simSize, RegionSize: simRegion, IntentLimit: 3, Salt: n.pair.rng.Uint64() | 1, State: state,
+		Size: simSize - n.pair.short, RegionSize: simRegion, IntentLimit: 3, Salt: n.pair.rng.Uint64() | 1, State: state,
 	}
 	l, err := h.Layout()
 	n.pair.must(err)

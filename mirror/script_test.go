@@ -4,7 +4,6 @@ package mirror
 
 import (
 	"encoding/binary"
-	"testing"
 	"time"
 
 	"github.com/twinbd/twinbd/bitmap"
@@ -19,8 +18,8 @@ type script struct {
 	a, b *simNode
 }
 
-func newScript(t *testing.T) *script {
-	p := newPair(t, 1)
+func newScript(t tester, with ...func(*pair)) *script {
+	p := newPair(t, 1, with...)
 	s := &script{pair: p, a: p.nodes[0], b: p.nodes[1]}
 	p.connect()
 	s.run()
@@ -39,12 +38,19 @@ func (s *script) require(ok bool, what string) {
 
 // submit gives a request to a node; of a write the content is version.
 func (s *script) submit(n *simNode, op block.Op, flags block.Flags, first, count int64, version uint64) *clientRequest {
+	r := s.request(n, op, flags, first*block.Size, count*block.Size, version)
+	s.give(n, r)
+	return r
+}
+
+// request makes one of a range of bytes.
+func (s *script) request(n *simNode, op block.Op, flags block.Flags, offset, length int64, version uint64) *clientRequest {
 	r := &clientRequest{client: s.client, node: n, version: version}
 	if s.client.open == nil {
 		s.client.open = make(map[*clientRequest]bool)
 	}
 	s.client.open[r] = true
-	r.Owner, r.Op, r.Flags, r.Offset, r.Length = r, op, flags, first*block.Size, count*block.Size
+	r.Owner, r.Op, r.Flags, r.Offset, r.Length = r, op, flags, offset, length
 	switch {
 	case op == block.Read:
 		r.Data = make([]byte, r.Length)
@@ -65,9 +71,12 @@ func (s *script) submit(n *simNode, op block.Op, flags block.Flags, first, count
 	case op == block.Flush:
 		r.Offset, r.Length, r.snap = 0, 0, s.model.acked
 	}
+	return r
+}
+
+func (s *script) give(n *simNode, r *clientRequest) {
 	n.engine.Submit(s.now, &block.Batch{Requests: []*block.Request{&r.Request}})
 	n.collect()
-	return r
 }
 
 func (s *script) write(n *simNode, first, count int64, version uint64) *clientRequest {
