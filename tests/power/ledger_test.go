@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 
 	"github.com/twinbd/twinbd/internal/block"
+	"github.com/twinbd/twinbd/tests/drive"
 	"github.com/twinbd/twinbd/tests/harness"
 )
 
@@ -49,7 +50,7 @@ type ledger struct {
 
 // newLedger is the ledger of a volume of zeroes.
 func newLedger(size int64) *ledger {
-	l := &ledger{sectors: make([][]version, size/sectorSize)}
+	l := &ledger{sectors: make([][]version, size/drive.SectorSize)}
 	for s := range l.sectors {
 		l.sectors[s] = []version{{}}
 	}
@@ -77,7 +78,7 @@ func (l *ledger) stop() error { return l.writers.Stop() }
 func (l *ledger) writeOnce(s harness.Store, w int, random *rand.Rand) error {
 	count := 1 + random.Int64N(longest)
 	first := l.base[w] + random.Int64N(window-count)
-	offset, length := first*sectorSize, count*sectorSize
+	offset, length := first*drive.SectorSize, count*drive.SectorSize
 	if random.IntN(l.calm) == 0 {
 		return l.flush(s)
 	}
@@ -98,7 +99,7 @@ func (l *ledger) writeOnce(s harness.Store, w int, random *rand.Rand) error {
 		number = l.number.Add(1)
 		p := make([]byte, length)
 		for i := range count {
-			harness.Stamp(p[i*sectorSize:][:sectorSize], first+i, number)
+			harness.Stamp(p[i*drive.SectorSize:][:drive.SectorSize], first+i, number)
 		}
 		l.begin(first, count, number)
 		err = s.WriteAt(p, offset, flags)
@@ -183,14 +184,14 @@ func (l *ledger) check(s harness.Store, kept promise) error {
 	defer l.mu.Unlock()
 	l.acks++ // stands for all that was under way and has happened
 	var errs []error
-	buffer := make([]byte, 256*sectorSize)
+	buffer := make([]byte, 256*drive.SectorSize)
 	for at := 0; at < len(l.sectors) && len(errs) < 10; at += 256 {
-		chunk := buffer[:min(256, len(l.sectors)-at)*sectorSize]
-		if err := s.ReadAt(chunk, int64(at)*sectorSize); err != nil {
+		chunk := buffer[:min(256, len(l.sectors)-at)*drive.SectorSize]
+		if err := s.ReadAt(chunk, int64(at)*drive.SectorSize); err != nil {
 			return fmt.Errorf("read sector %d: %w", at, err)
 		}
-		for i := 0; i*sectorSize < len(chunk); i++ {
-			if err := l.settle(at+i, chunk[i*sectorSize:][:sectorSize], kept); err != nil {
+		for i := 0; i*drive.SectorSize < len(chunk); i++ {
+			if err := l.settle(at+i, chunk[i*drive.SectorSize:][:drive.SectorSize], kept); err != nil {
 				errs = append(errs, err)
 			}
 		}
@@ -200,7 +201,7 @@ func (l *ledger) check(s harness.Store, kept promise) error {
 
 // settle holds one sector against a promise, and forgets what it is not.
 func (l *ledger) settle(s int, got []byte, kept promise) error {
-	want := make([]byte, sectorSize)
+	want := make([]byte, drive.SectorSize)
 	number := binary.BigEndian.Uint64(got)
 	harness.Stamp(want, int64(s), number)
 	if !bytes.Equal(got, want) {

@@ -15,23 +15,24 @@ import (
 
 	"github.com/twinbd/twinbd/internal/block"
 	"github.com/twinbd/twinbd/nbd"
+	"github.com/twinbd/twinbd/tests/drive"
 )
 
 // A drive loses what was not flushed, torn and in no order, and nothing else.
 func TestDriveLosesWhatWasNotFlushed(t *testing.T) {
 	random := rand.New(rand.NewPCG(newSeed(t), 0))
 	const count = 256 // sectors of each kind
-	d := newDrive(t, filepath.Join(t.TempDir(), "drive"), 4*count*sectorSize)
-	defer d.free(t)
-	d.powerOn(t)
-	c, err := nbd.Dial(t.Context(), d.uri(), nil)
+	d := drive.New(t, filepath.Join(t.TempDir(), "drive"), 4*count*drive.SectorSize)
+	defer d.Free(t)
+	d.PowerOn(t)
+	c, err := nbd.Dial(t.Context(), d.URI(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
 	put := func(kind int, content byte, flags block.Flags) {
 		t.Helper()
-		if err := c.WriteAt(bytes.Repeat([]byte{content}, count*sectorSize), int64(kind)*count*sectorSize, flags); err != nil {
+		if err := c.WriteAt(bytes.Repeat([]byte{content}, count*drive.SectorSize), int64(kind)*count*drive.SectorSize, flags); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -45,20 +46,20 @@ func TestDriveLosesWhatWasNotFlushed(t *testing.T) {
 	put(2, 4, 0)
 	put(2, 5, block.FUA)
 	put(3, 6, 0)
-	if at := d.volatile(4 * count * sectorSize); at != count {
+	if at := d.Volatile(4 * count * drive.SectorSize); at != count {
 		t.Errorf("the first sector that a cut could change is %d, want %d", at, count)
 	}
-	if l := d.cut(random, 0.5); l.doubt != 2*count || l.lost == 0 || l.lost == l.doubt {
+	if l := d.Cut(random, 0.5); l.Doubt != 2*count || l.Lost == 0 || l.Lost == l.Doubt {
 		t.Errorf("lost %v sectors", l)
 	}
-	d.powerOff(t)
+	d.PowerOff(t)
 
 	seen := func(kind int) map[byte]int {
 		found := make(map[byte]int)
 		for s := int64(kind * count); s < int64(kind+1)*count; s++ {
-			content := d.sector(s)
+			content := d.Sector(s)
 			found[content[0]]++
-			if !bytes.Equal(content, bytes.Repeat(content[:1], sectorSize)) {
+			if !bytes.Equal(content, bytes.Repeat(content[:1], drive.SectorSize)) {
 				t.Errorf("sector %d is torn", s)
 			}
 		}
@@ -84,10 +85,10 @@ func TestDriveLosesWhatWasNotFlushed(t *testing.T) {
 func TestDeviceLosesWhatWasNotFlushed(t *testing.T) {
 	need(t)
 	dir := t.TempDir()
-	drive := newDrive(t, filepath.Join(dir, "drive"), 1<<20)
-	defer drive.free(t)
-	drive.powerOn(t)
-	dev := attach(t, filepath.Join(dir, "file"), drive.uri())
+	disk := drive.New(t, filepath.Join(dir, "drive"), 1<<20)
+	defer disk.Free(t)
+	disk.PowerOn(t)
+	dev := attach(t, filepath.Join(dir, "file"), disk.URI())
 	f, err := os.OpenFile(dev.name, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -101,14 +102,14 @@ func TestDeviceLosesWhatWasNotFlushed(t *testing.T) {
 	}
 	put(f, 0, 1)
 	put(f, 1, 1)
-	if at := drive.volatile(1 << 20); at >= 0 {
+	if at := disk.Volatile(1 << 20); at >= 0 {
 		t.Errorf("sector %d has reached the drive before anybody asked for it", at)
 	}
 	if err := unix.Fdatasync(int(f.Fd())); err != nil {
 		t.Fatal(err)
 	}
-	if at := drive.volatile(1 << 20); at >= 0 || drive.data[0] != 1 || drive.data[4096] != 1 {
-		t.Errorf("after fdatasync sector %d is volatile; the drive has %d and %d", at, drive.data[0], drive.data[4096])
+	if at := disk.Volatile(1 << 20); at >= 0 || disk.Data[0] != 1 || disk.Data[4096] != 1 {
+		t.Errorf("after fdatasync sector %d is volatile; the drive has %d and %d", at, disk.Data[0], disk.Data[4096])
 	}
 	direct, err := os.OpenFile(dev.name, os.O_RDWR|unix.O_DIRECT, 0)
 	if err != nil {
@@ -117,11 +118,11 @@ func TestDeviceLosesWhatWasNotFlushed(t *testing.T) {
 	put(direct, 1, 2) // in the drive, and no further
 	put(direct, 2, 2)
 	put(f, 3, 2) // not even there
-	if at := drive.volatile(1 << 20); at != 8 {
+	if at := disk.Volatile(1 << 20); at != 8 {
 		t.Errorf("the first volatile sector is %d, want 8", at)
 	}
-	drive.cut(rand.New(rand.NewPCG(1, 1)), 1)
-	drive.powerOff(t)
+	disk.Cut(rand.New(rand.NewPCG(1, 1)), 1)
+	disk.PowerOff(t)
 	if err := unix.Fdatasync(int(f.Fd())); err == nil {
 		t.Error("a drive without power has flushed")
 	}
@@ -129,11 +130,11 @@ func TestDeviceLosesWhatWasNotFlushed(t *testing.T) {
 	f.Close()
 	dev.detach(t)
 
-	drive.powerOn(t)
-	dev = attach(t, filepath.Join(dir, "file"), drive.uri())
+	disk.PowerOn(t)
+	dev = attach(t, filepath.Join(dir, "file"), disk.URI())
 	defer func() {
 		dev.detach(t)
-		drive.powerOff(t)
+		disk.PowerOff(t)
 	}()
 	got, err := os.ReadFile(dev.name)
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/twinbd/twinbd/tests/drive"
 	"github.com/twinbd/twinbd/tests/harness"
 )
 
@@ -30,7 +31,7 @@ type machine struct {
 	*harness.Node
 	dir     string
 	volumes []volume
-	state   *drive
+	state   *drive.Drive
 	random  *rand.Rand
 
 	// While there is power:
@@ -41,16 +42,16 @@ type machine struct {
 // volume is a node's drive of a volume, with its metadata behind the data.
 type volume struct {
 	name  string
-	drive *drive
+	drive *drive.Drive
 }
 
 func newMachine(t testing.TB, lab *harness.Lab, n *harness.Node, random *rand.Rand) *machine {
 	t.Helper()
 	m := &machine{Node: n, random: random, dir: filepath.Join(lab.Dir, n.Name)}
 	for _, v := range lab.Volumes() {
-		m.volumes = append(m.volumes, volume{v, newDrive(t, m.path(v+".drive"), lab.Size()+metadataRoom)})
+		m.volumes = append(m.volumes, volume{v, drive.New(t, m.path(v+".drive"), lab.Size()+metadataRoom)})
 	}
-	m.state = newDrive(t, m.path("state.drive"), stateSize)
+	m.state = drive.New(t, m.path("state.drive"), stateSize)
 	harness.MustRun(t, "mkfs.ext4", "-q", "-b", "1024", m.path("state.drive"))
 	return m
 }
@@ -58,8 +59,8 @@ func newMachine(t testing.TB, lab *harness.Lab, n *harness.Node, random *rand.Ra
 func (m *machine) path(name string) string { return filepath.Join(m.dir, name) }
 
 // drives are all drives of the machine.
-func (m *machine) drives() []*drive {
-	all := []*drive{m.state}
+func (m *machine) drives() []*drive.Drive {
+	all := []*drive.Drive{m.state}
 	for _, v := range m.volumes {
 		all = append(all, v.drive)
 	}
@@ -71,17 +72,17 @@ func (m *machine) drives() []*drive {
 func (m *machine) powerOn(t testing.TB) {
 	t.Helper()
 	for _, d := range m.drives() {
-		d.powerOn(t)
+		d.PowerOn(t)
 	}
 	for _, v := range m.volumes {
-		d := attach(t, m.path(v.name+".fuse"), v.drive.uri())
+		d := attach(t, m.path(v.name+".fuse"), v.drive.URI())
 		m.devices = append(m.devices, d)
 		if err := errors.Join(removeIfThere(m.Disk(v.name)), os.Symlink(d.name, m.Disk(v.name))); err != nil {
 			t.Fatal(err)
 		}
 		m.kernel = append(m.kernel, startWriteback(d.name, fork(m.random)))
 	}
-	d := attach(t, m.path("state.fuse"), m.state.uri())
+	d := attach(t, m.path("state.fuse"), m.state.URI())
 	m.devices = append(m.devices, d)
 	d.mount(t, m.path("state"))
 	m.kernel = append(m.kernel, startWriteback(m.path("state/*.*"), fork(m.random)))
@@ -113,13 +114,13 @@ func (m *machine) unplug(t testing.TB) {
 	}
 	m.devices = nil
 	for _, d := range m.drives() {
-		d.powerOff(t)
+		d.PowerOff(t)
 	}
 }
 
 // cutPower cuts the power of machines, at once. Not until their processes are being
 // killed do the drives fail what they were asked: no instruction of a daemon sees it.
-func cutPower(t testing.TB, random *rand.Rand, victims ...*machine) (losses []loss) {
+func cutPower(t testing.TB, random *rand.Rand, victims ...*machine) (losses []drive.Loss) {
 	t.Helper()
 	pids := make([]int, len(victims))
 	for i, m := range victims {
@@ -127,7 +128,7 @@ func cutPower(t testing.TB, random *rand.Rand, victims ...*machine) (losses []lo
 	}
 	for _, m := range victims {
 		for _, d := range m.drives() {
-			losses = append(losses, d.cut(random, chance(random)))
+			losses = append(losses, d.Cut(random, chance(random)))
 		}
 	}
 	for _, pid := range pids {
@@ -137,7 +138,7 @@ func cutPower(t testing.TB, random *rand.Rand, victims ...*machine) (losses []lo
 	}
 	for _, m := range victims {
 		for _, d := range m.drives() {
-			d.powerOff(t)
+			d.PowerOff(t)
 		}
 	}
 	for _, m := range victims {

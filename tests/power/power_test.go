@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/twinbd/twinbd/nbd"
+	"github.com/twinbd/twinbd/tests/drive"
 	"github.com/twinbd/twinbd/tests/harness"
 )
 
@@ -36,7 +37,7 @@ type story struct {
 	primary  *machine
 	client   *nbd.Client // of the raw volume; the ledger's
 	cuts     int
-	sectors  loss // of all cuts
+	sectors  drive.Loss // of all cuts
 }
 
 // newStory makes a whole pair on drives.
@@ -77,7 +78,7 @@ func (s *story) end() {
 	for _, m := range s.machines {
 		m.unplug(s.t)
 		for _, d := range m.drives() {
-			d.free(s.t)
+			d.Free(s.t)
 		}
 	}
 	if s.lab.Witness != nil {
@@ -153,8 +154,8 @@ func (s *story) coin() bool { return s.random.IntN(2) == 0 }
 func (s *story) cut(victims ...*machine) {
 	s.t.Helper()
 	for _, l := range cutPower(s.t, s.random, victims...) {
-		s.sectors.doubt += l.doubt
-		s.sectors.lost += l.lost
+		s.sectors.Doubt += l.Doubt
+		s.sectors.Lost += l.Lost
 	}
 	s.cuts++
 }
@@ -225,12 +226,12 @@ func (s *story) compare(what string) {
 	alpha, beta := s.machines[s.lab.Alpha], s.machines[s.lab.Beta]
 	for i, a := range alpha.volumes {
 		b := beta.volumes[i]
-		for m, d := range map[*machine]*drive{alpha: a.drive, beta: b.drive} {
-			if at := d.volatile(size); at >= 0 {
+		for m, d := range map[*machine]*drive.Drive{alpha: a.drive, beta: b.drive} {
+			if at := d.Volatile(size); at >= 0 {
 				s.t.Errorf("%s: after a flush a cut could change sector %d of %s on %s", what, at, a.name, m.Name)
 			}
 		}
-		if !bytes.Equal(a.drive.data[:size], b.drive.data[:size]) {
+		if !bytes.Equal(a.drive.Data[:size], b.drive.Data[:size]) {
 			s.t.Errorf("%s: the disks of %s differ", what, a.name)
 		}
 	}
