@@ -76,16 +76,28 @@ func cachedRoot() (string, error) {
 		return "", err
 	}
 	dir := filepath.Join(cache, fmt.Sprintf("%.16x", sha256.Sum256(recipe)))
-	if _, err := os.Stat(dir); err == nil {
-		return dir, nil
-	}
-	old, err := filepath.Glob(filepath.Join(cache, "*", ""))
-	for _, name := range old {
-		if name != lock.Name() {
-			err = errors.Join(err, os.RemoveAll(name))
+	if _, err := os.Stat(dir); err != nil {
+		if err := errors.Join(removeUnused(cache), build(dir)); err != nil {
+			return "", err
 		}
 	}
-	return dir, errors.Join(err, build(dir))
+	return dir, os.Chtimes(dir, time.Time{}, time.Now()) // it is in use
+}
+
+// unusedFor is how long nobody has used a root before it is removed. Other checkouts,
+// with other recipes, use the same directory, perhaps at this moment.
+const unusedFor = 14 * 24 * time.Hour
+
+func removeUnused(cache string) error {
+	entries, err := os.ReadDir(cache)
+	for _, e := range entries {
+		info, failed := e.Info()
+		err = errors.Join(err, failed)
+		if failed == nil && e.IsDir() && time.Since(info.ModTime()) > unusedFor {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(cache, e.Name())))
+		}
+	}
+	return err
 }
 
 // build runs the recipe. What is in dir is whole, whenever this ends.
@@ -93,7 +105,7 @@ func build(dir string) error {
 	began := time.Now()
 	fmt.Fprintln(os.Stderr, "building the root of the machines; this happens once")
 	part := dir + ".part"
-	if err := os.MkdirAll(part, 0o700); err != nil {
+	if err := errors.Join(os.RemoveAll(part), os.Mkdir(part, 0o700)); err != nil { // one may have been broken off
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), buildLimit)
