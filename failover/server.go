@@ -69,14 +69,10 @@ const (
 // itself. Several listeners may be served at once.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	s.once.Do(s.begin)
-	var connections sync.WaitGroup
-	defer connections.Wait()
-	return crowd.Accept(ctx, listener, s.quiet, func(conn net.Conn) {
+	return crowd.Accept(ctx, listener, s.quiet, s.guests.Most+crowd.Leaving, func(conn net.Conn) {
 		guest := s.guests.Enter(crowd.Host(conn.RemoteAddr()), func() { conn.Close() })
-		connections.Go(func() {
-			defer guest.Leave()
-			s.converse(ctx, conn, guest)
-		})
+		defer guest.Leave()
+		s.converse(ctx, conn, guest)
 	})
 }
 

@@ -77,10 +77,8 @@ func (g *Gate) Connections() int { return int(g.open.Load()) }
 // From then on the connection is admit's: to be closed by it, and its place to
 // be given back with Negotiated.Done. The error is nil when ctx ended.
 func (g *Gate) Serve(ctx context.Context, l net.Listener, handshake func(context.Context, net.Conn) (*Negotiated, error), admit func(*Negotiated)) error {
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	return crowd.Accept(ctx, l, g.cfg.Logger, func(conn net.Conn) {
-		wg.Go(func() { g.enter(ctx, conn, handshake, admit) })
+	return crowd.Accept(ctx, l, g.cfg.Logger, g.cfg.Handshakes+crowd.Leaving, func(conn net.Conn) {
+		g.enter(ctx, conn, handshake, admit)
 	})
 }
 

@@ -8,8 +8,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"sync"
 	"time"
 )
+
+// Leaving is how many may be on their way out, beside those who are in a List.
+const Leaving = 32
 
 // The pauses after an error of a listener, such as too many open files: it passes,
 // and ends nothing.
@@ -18,13 +22,26 @@ const (
 	longestPause = time.Second
 )
 
-// Accept gives each connection of a listener to serve, which must not wait, until
-// ctx ends; that closes the listener. The error is nil then. A listener that closes
-// by itself is an error, and nothing else is.
-func Accept(ctx context.Context, l net.Listener, log *slog.Logger, serve func(net.Conn)) error {
+// Accept gives each connection of a listener to serve, on a goroutine of its own,
+// until ctx ends; that closes the listener. It returns when all of serve has
+// returned; the error is nil then. A listener that closes by itself is an error,
+// and nothing else is.
+//
+// So many are served at once, and more wait to be accepted. It is to be more than a
+// List lets be there: who was sent away holds his descriptor until his goroutine
+// has noticed, and on a busy machine connections come quicker than that.
+func Accept(ctx context.Context, l net.Listener, log *slog.Logger, most int, serve func(net.Conn)) error {
 	defer context.AfterFunc(ctx, func() { l.Close() })()
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	places := make(chan struct{}, most)
 	pause := firstPause
 	for {
+		select {
+		case places <- struct{}{}:
+		case <-ctx.Done():
+			return nil
+		}
 		conn, err := l.Accept()
 		switch {
 		case ctx.Err() != nil:
@@ -36,11 +53,15 @@ func Accept(ctx context.Context, l net.Listener, log *slog.Logger, serve func(ne
 			return fmt.Errorf("accept: %w", err)
 		case err != nil:
 			log.Warn("accept failed", "address", l.Addr(), "error", err)
+			<-places
 			rest(ctx, pause)
 			pause = min(2*pause, longestPause)
 		default:
 			pause = firstPause
-			serve(conn)
+			serving.Go(func() {
+				defer func() { <-places }()
+				serve(conn)
+			})
 		}
 	}
 }

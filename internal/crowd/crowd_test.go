@@ -133,7 +133,7 @@ func TestAcceptGoesOn(t *testing.T) {
 	var out bytes.Buffer
 	ended, served := make(chan error, 1), make(chan net.Conn, 1)
 	go func() {
-		ended <- Accept(t.Context(), &failing{l, 4}, slog.New(slog.NewTextHandler(&out, nil)), func(c net.Conn) { served <- c })
+		ended <- Accept(t.Context(), &failing{l, 4}, slog.New(slog.NewTextHandler(&out, nil)), 1, func(c net.Conn) { served <- c })
 	}()
 	conn, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"sync"
 	"time"
 
 	"github.com/twinbd/twinbd/internal/crowd"
@@ -40,7 +39,8 @@ type door struct {
 	strangers *crowd.List
 	kinds     map[string]*crowd.List
 	addresses map[netip.Addr]bool // of the peer
-	log       *slog.Logger        // of what strangers can cause
+	volumes   int
+	log       *slog.Logger // of what strangers can cause
 }
 
 func newDoor(n *Node) door {
@@ -54,10 +54,23 @@ func newDoor(n *Node) door {
 		addresses: make(map[netip.Addr]bool),
 		log:       crowd.Quiet(n.log),
 	}
+	for i := range n.cfg.Services {
+		d.volumes += len(n.cfg.Services[i].Volumes)
+	}
 	for _, at := range n.peer.Address {
 		d.addresses[at.Addr().Unmap()] = true
 	}
 	return d
+}
+
+// most is how many connections may be there at once: all that are listed, and a
+// link of each volume with the one that replaces it.
+func (d *door) most() int {
+	n := d.strangers.Most + 4*d.volumes + crowd.Leaving
+	for _, list := range d.kinds {
+		n += list.Most
+	}
+	return n
 }
 
 // stranger lets a fresh connection in.
@@ -81,19 +94,15 @@ func (d *door) known(kind string, conn net.Conn) (leave func()) {
 
 // serve accepts connections from one listener until ctx ends.
 func (p *peers) serve(ctx context.Context, l net.Listener) error {
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	return crowd.Accept(ctx, l, p.door.log, func(raw net.Conn) {
+	return crowd.Accept(ctx, l, p.door.log, p.door.most(), func(raw net.Conn) {
 		stranger := p.door.stranger(raw)
-		wg.Go(func() {
-			conn, hello, err := p.accept(ctx, raw)
-			stranger.Leave()
-			if p.noteAccept(hello, err); err != nil {
-				return
-			}
-			defer p.door.known(hello.Kind, conn)()
-			p.take(ctx, conn, hello)
-		})
+		conn, hello, err := p.accept(ctx, raw)
+		stranger.Leave()
+		if p.noteAccept(hello, err); err != nil {
+			return
+		}
+		defer p.door.known(hello.Kind, conn)()
+		p.take(ctx, conn, hello)
 	})
 }
 
@@ -169,8 +178,7 @@ func (p *peers) take(ctx context.Context, conn net.Conn, h preamble) {
 		}
 		p.half[h.Volume] = halfLink{h.Link, conn}
 		p.mu.Unlock()
-		wait(ctx, greetTimeout)
-		p.forgetHalf(h, conn)
+		time.AfterFunc(greetTimeout, func() { p.forgetHalf(h, conn) })
 	case kindBulk:
 		p.mu.Lock()
 		data := p.half[h.Volume]

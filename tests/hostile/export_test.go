@@ -105,6 +105,9 @@ func TestStrangersAtTheExport(t *testing.T) {
 					enter(c)
 				}},
 			)
+			if name == "unix" {
+				all = all[3:] // what differs by what is sent is tried once
+			}
 			h := serveOneself(lab.Alpha.Dial(t, data))
 			for _, a := range all {
 				w := watch(t, "alpha", &lab.Alpha.Process)
