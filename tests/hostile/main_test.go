@@ -245,8 +245,8 @@ func (w *watched) within(t *testing.T, b bounds) {
 	t.Helper()
 	w.look(t)
 	t.Logf("%s: before %s; at most %s", w.name, w.before, w.most)
-	if more := w.most.Memory - w.before.Memory; more > b.memory {
-		t.Errorf("%s took %d MiB more, at most %d are allowed", w.name, more>>20, b.memory>>20)
+	if more := w.most.Memory - w.before.Memory; more > b.memory*harness.MemoryFactor {
+		t.Errorf("%s took %d MiB more, at most %d are allowed", w.name, more>>20, b.memory*harness.MemoryFactor>>20)
 	}
 	if more := w.most.Descriptors - w.before.Descriptors; more > b.descriptors {
 		t.Errorf("%s took %d descriptors more, at most %d are allowed", w.name, more, b.descriptors)
