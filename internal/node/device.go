@@ -145,8 +145,8 @@ func (d *device) attach(ctx context.Context, _ application.Order) error {
 		return err
 	}
 	ours := d.ours(st)
-	if d.whole() && ours {
-		return nil
+	if d.isWanted() && ours {
+		return nil // what it lacks mend supplies
 	}
 	inherited := ours && d.volume.service.inherited.Load()
 	mountedAt, users := "", ""
@@ -172,7 +172,7 @@ func (d *device) attach(ctx context.Context, _ application.Order) error {
 	if ours && st.Connections > 0 {
 		d.want = st.Connections // it cannot have more than it was attached with
 	}
-	missing := d.want - d.alive
+	count := d.want
 	d.mu.Unlock()
 	how, ask, blocks := "attached", k.Connect, nbd.KernelBlockSize
 	if ours {
@@ -181,7 +181,7 @@ func (d *device) attach(ctx context.Context, _ application.Order) error {
 		blocks, err = d.blockSize(ctx)
 	}
 	if err == nil {
-		err = d.supply(missing, blocks, ask)
+		err = d.supply(count, blocks, ask)
 	}
 	if err != nil {
 		d.forget()
@@ -190,7 +190,7 @@ func (d *device) attach(ctx context.Context, _ application.Order) error {
 	if err := k.Node(d.index); err != nil {
 		d.log.Warn("no file for the device", "error", err)
 	}
-	d.log.Info(how, "connections", missing, "blocks", blocks, "queue", strings.Join(k.Tune(d.index), ", "))
+	d.log.Info(how, "connections", count, "blocks", blocks, "queue", strings.Join(k.Tune(d.index), ", "))
 	return nil
 }
 
@@ -208,26 +208,26 @@ func (d *device) settled(ctx context.Context, k deviceKernel) (nbd.DeviceState, 
 	}
 }
 
-// quiet waits until nothing is under way that came through earlier connections.
+// quiet waits until earlier connections have ended, and nothing that came through
+// them is under way.
 func (d *device) quiet(ctx context.Context) error {
 	for {
 		d.mu.Lock()
-		ending := d.ending
+		earlier := d.alive + d.ending
 		d.mu.Unlock()
-		if ending == 0 {
+		if earlier == 0 {
 			return nil
 		}
 		if wait(ctx, lookEvery); ctx.Err() != nil {
-			return fmt.Errorf("attach %s: requests of %d earlier connections are not over", d.path, ending)
+			return fmt.Errorf("attach %s: requests of %d earlier connections are not over", d.path, earlier)
 		}
 	}
 }
 
-// whole reports whether the device is attached and lacks no connection.
-func (d *device) whole() bool {
+func (d *device) isWanted() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.wanted && d.alive >= d.want
+	return d.wanted
 }
 
 // supply gives the kernel its ends of so many new connections, and serves ours.

@@ -38,7 +38,7 @@ func pattern(seed byte) []byte { return bytes.Repeat([]byte{seed}, 8192) }
 // A service brings its device up where it is served, and only there; what the
 // kernel writes is on both disks.
 func TestDeviceFollowsTheService(t *testing.T) {
-	l, alpha, beta := deviceLab(t, "fast")
+	l, alpha, beta := deviceLab(t, "normal")
 	l.waitFor("alpha", control.Wait)
 	l.prim("alpha")
 	l.waitFor("alpha", control.Primary)
@@ -77,7 +77,7 @@ func TestDeviceFollowsTheService(t *testing.T) {
 
 // A connection that the kernel gives up is replaced; requests go on.
 func TestDeviceReplacesConnections(t *testing.T) {
-	l, alpha, _ := deviceLab(t, "fast")
+	l, alpha, _ := deviceLab(t, "normal")
 	l.prim("alpha")
 	alpha.until("attached", alpha.attached)
 	for i := range 3 {
@@ -97,7 +97,7 @@ func TestDeviceReplacesConnections(t *testing.T) {
 // While requests of dead connections wait in the engine, those are not replaced:
 // else each round of a long standstill would send everything once more.
 func TestDeviceWaitsForWhatIsUnderWay(t *testing.T) {
-	l, alpha, _ := deviceLab(t, "fast")
+	l, alpha, _ := deviceLab(t, "normal")
 	l.prim("alpha")
 	alpha.until("attached", alpha.attached)
 	d := l.nodes["alpha"].node.volume("data").device
@@ -197,7 +197,7 @@ func TestDeviceOfAReplacedNode(t *testing.T) {
 // A device that stays open after a demotion is said to need a reboot, and does
 // not serve again with what is left in its cache.
 func TestDeviceStaysOpen(t *testing.T) {
-	l, alpha, beta := deviceLab(t, "fast")
+	l, alpha, beta := deviceLab(t, "normal")
 	l.prim("alpha")
 	l.waitFor("alpha", control.Primary)
 	l.waitFor("beta", control.Secondary)
@@ -225,7 +225,7 @@ func TestDeviceStaysOpen(t *testing.T) {
 
 // Only the node that serves attaches by hand; what is attached already stays.
 func TestAttachByHand(t *testing.T) {
-	l, alpha, _ := deviceLab(t, "fast")
+	l, alpha, _ := deviceLab(t, "normal")
 	if err := l.act("alpha", "attach"); err == nil || !strings.Contains(err.Error(), "does not serve") {
 		t.Errorf("attached without serving: %v", err)
 	}
@@ -243,7 +243,7 @@ func TestAttachByHand(t *testing.T) {
 }
 
 func TestDeviceJudge(t *testing.T) {
-	l, _, _ := deviceLab(t, "fast")
+	l, _, _ := deviceLab(t, "normal")
 	d := l.nodes["alpha"].node.volume("data").device
 	const other = 12 << 20
 	for _, test := range []struct {
@@ -273,3 +273,32 @@ func TestDeviceJudge(t *testing.T) {
 
 // orderOfTest is nobody's decision: it always holds.
 var orderOfTest application.Order
+
+// Without a driver the service says so, with the remedy, and its data is served
+// all the same.
+func TestDeviceWithoutDriver(t *testing.T) {
+	if _, err := nbd.OpenKernel(); !errors.Is(err, nbd.ErrNoDriver) {
+		t.Skipf("this kernel has the driver, or does not say: %v", err)
+	}
+	l := newLabOf(t, "1MiB", "fast", `device = { alpha = "/dev/nbd0", beta = "/dev/nbd1" }`, nil)
+	l.prim("alpha")
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		reason := l.nodes["alpha"].node.Status().Services[0].Reason
+		if strings.Contains(reason, "attach data: the kernel has no NBD driver loaded") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the reason is %q", reason)
+		}
+		wait(t.Context(), time.Millisecond)
+	}
+	c := l.dial("alpha")
+	defer c.Close()
+	if err := c.WriteAt(pattern(1), 0, 0); err != nil {
+		t.Error(err)
+	}
+	if err := l.act("alpha", "attach"); err == nil || !strings.Contains(err.Error(), "hint: modprobe nbd") {
+		t.Errorf("attached by hand: %v", err)
+	}
+}
