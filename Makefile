@@ -12,7 +12,7 @@ CUTS     ?= 100# of the power of real nodes
 CHAOS    ?= 15m# of things broken at random in network namespaces
 ARGS     ?=# for demo and bench, for example: make bench ARGS="--rounds 3 --check"
 
-.PHONY: build demo setup test race lint fuzz sim model rounds power bench netns bench-failover test-vm prove clean
+.PHONY: build demo setup test race lint fuzz sim model mutations rounds power bench netns bench-failover test-vm prove clean
 
 build: # one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/twinbd ./cmd/twinbd
@@ -48,6 +48,9 @@ model: # who serves: every state within bounds, random walks, and each rule left
 	$(GO) test -count=1 -v -timeout 60m ./failover -run 'TestModel' -args -model.faults 3 -model.states $(STATES) -model.whole $(WHOLE) -model.verbose -model.walks $(WALKS)
 	$(GO) test -count=1 -v -timeout 30m -tags mutation ./failover -run 'TestMutations'
 
+mutations: # each rule of the data path left out in turn, until the simulation of two engines fails
+	$(GO) test -count=1 -v -timeout 60m -tags mutation ./mirror -run 'TestMutations'
+
 rounds: build # nodes killed under load at random moments, then compared
 	$(GO) test -count=1 -v -timeout 60m ./tests/rounds -args -rounds $(ROUNDS)
 
@@ -67,7 +70,7 @@ test-vm: build # on real kernels, in machines under QEMU; needs root, and builds
 bench-failover: build # what a client sees of takeovers and switches; needs root; docs/BENCHMARKS.md says how to read it
 	TWINBD_BINARY=$(CURDIR)/bin/twinbd $(GO) test -count=1 -v -timeout 60m ./tests/netns -run TestMeasure -args -netns -measure.runs 30 $(ARGS)
 
-prove: test lint netns test-vm power rounds model sim fuzz # every long suite, in full; what fails most easily comes first
+prove: test lint netns test-vm power rounds model mutations sim fuzz # every long suite, in full; what fails most easily comes first
 
 clean:
 	rm -rf bin

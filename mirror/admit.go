@@ -143,7 +143,7 @@ func (e *Engine) giveUpUnowed() {
 // answer is the end of an op: its lock goes, its request completes. A node that
 // serves no longer acknowledges nothing, be it done or not.
 func (e *Engine) answer(o *op, s block.Status) {
-	if s == block.OK && !e.owed(o) {
+	if s == block.OK && !e.owed(o) && !mutated("who serves no longer acknowledges nothing") {
 		s = e.demoted
 	}
 	if o.lock.held {

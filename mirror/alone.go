@@ -54,14 +54,14 @@ func (e *Engine) mayAcknowledge(o *op) bool {
 		return false
 	case e.session.state == Mirroring:
 		return true // the resync has copied it
-	case e.right != RightAlone, e.alone.owes > 0:
+	case e.right != RightAlone && !mutated("a right before a lone acknowledgement"), e.alone.owes > 0:
 		return false
 	case e.session.state == Resyncing:
 		return true // the peer is durably inconsistent, which is fence enough
 	case !o.lock.held && e.dirty.Count() == 0:
 		return true // a flush, and the peer lacks nothing
 	}
-	if !e.parted() {
+	if !e.parted() && !mutated("a new generation before a lone acknowledgement") {
 		e.part()
 		return false
 	}
@@ -90,7 +90,9 @@ func (e *Engine) release(o *op) {
 
 // parted reports whether a generation of our own, that the peer does not have,
 // is durable.
-func (e *Engine) parted() bool { return !e.header.Base.IsZero() && !e.alone.parting }
+func (e *Engine) parted() bool {
+	return !e.header.Base.IsZero() && (!e.alone.parting || mutated("a new generation is durable first"))
+}
 
 // part begins a new generation (rule 9).
 func (e *Engine) part() {
@@ -122,6 +124,9 @@ func (e *Engine) newGeneration() {
 // there. What both have acknowledged since is flushed before anything is
 // acknowledged alone, as when that right is asked for.
 func (e *Engine) partAgain() {
+	if mutated("flushed before it parts again") {
+		return
+	}
 	e.alone.owes++
 	e.rounds.whenDone(e, func() {
 		e.alone.owes--
@@ -137,6 +142,10 @@ func (e *Engine) seekAlone() {
 		return
 	}
 	e.alone.asked = true
+	if mutated("flushed before it asks to be alone") {
+		e.cfg.Arbiter.Ask(AskAlone)
+		return
+	}
 	e.rounds.whenDone(e, func() {
 		if e.local == diskGood && e.right != RightAlone && e.alone.asked {
 			e.cfg.Arbiter.Ask(AskAlone)

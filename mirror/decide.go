@@ -130,7 +130,7 @@ func decideData(a, b Hello) Verdict {
 
 // decideEqual: one history. Marks that are left are reconciled, never dropped.
 func decideEqual(a, b Hello) Verdict {
-	if a.DirtyBlocks == 0 && b.DirtyBlocks == 0 {
+	if a.DirtyBlocks == 0 && b.DirtyBlocks == 0 || mutated("marks that are left are copied") {
 		return Verdict{ActionMirror, "", "nothing differs"}
 	}
 	s, why := preferred(a, b)
@@ -144,7 +144,7 @@ func preferred(a, b Hello) (Hello, string) {
 		why string
 	}{
 		{func(h Hello) bool { return h.Primary }, "it serves"},
-		{func(h Hello) bool { return h.KeptInStep }, "it kept running in step"},
+		{func(h Hello) bool { return h.KeptInStep && !mutated("who kept running in step is preferred") }, "it kept running in step"},
 		{func(h Hello) bool { return h.Holder }, "the record names it"},
 		{func(h Hello) bool { return h.LastPrimary }, "it was the last primary"},
 	} {

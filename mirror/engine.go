@@ -278,7 +278,12 @@ func (e *Engine) settle() {
 	e.meta.start()
 }
 
-func (e *Engine) unlock(l *lock) { e.free = e.locks.release(l, e.free) }
+func (e *Engine) unlock(l *lock) {
+	if mutated("a copy holds the range lock") && !l.held {
+		return
+	}
+	e.free = e.locks.release(l, e.free)
+}
 
 // Size is the volume's size in bytes.
 func (e *Engine) Size() int64 { return e.size }

@@ -131,6 +131,10 @@ func (w *follower) batch(f *Frame) error {
 			Op: r.Op, Offset: int64(r.Offset), Length: int64(r.Length), Data: record[block.RecordHeader:],
 			Punch: e.cfg.Punch && r.Flags&block.NoHole == 0,
 		}
+		if mutated("the peer acknowledges what its disk has") {
+			w.ack(t.sequence, block.OK)
+			t.term--
+		}
 		w.give(t)
 	}
 	if len(p) != 0 {
@@ -220,6 +224,12 @@ const copiesPerSync = 16
 // startSync begins one fdatasync for all who wait, unless one is under way.
 // Copies wait for company while others are being written.
 func (w *follower) startSync() {
+	if mutated("a flush is durable at the peer") {
+		for _, sequence := range w.flushes {
+			w.engine.session.data.push(&Frame{Type: frameFlushAck, Session: w.engine.session.id, Sequence: sequence}, nil)
+		}
+		w.flushes = w.flushes[:0]
+	}
 	due := len(w.flushes) > 0 || len(w.copies) >= copiesPerSync || len(w.copies) > 0 && w.tasks == 0
 	if w.syncing || !due || w.engine.local == diskFailed {
 		return
@@ -238,6 +248,9 @@ func (s *followSync) finished(k *block.Task) {
 	w := (*follower)(s)
 	e := w.engine
 	w.syncing = false
+	if k.Err != nil && mutated("a failed flush at the peer is a failed disk") {
+		k.Err = nil
+	}
 	if k.Err != nil {
 		e.localFailed("flush", k.Err)
 	}
@@ -295,7 +308,7 @@ func (w *follower) copy(f *Frame) error {
 }
 
 func (w *follower) copied(id uint64, s block.Status) {
-	if s != block.OK {
+	if s != block.OK || mutated("a mark goes when its copy is durable") {
 		w.sendCopied([]uint64{id}, s)
 		return
 	}

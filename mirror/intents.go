@@ -25,7 +25,7 @@ func (e *Engine) intend(o *op) {
 		e.marks.starved.push(o)
 		return
 	}
-	if o.txn > e.meta.done {
+	if o.txn > e.meta.done && !mutated("intent before data") {
 		e.marks.waiting.push(o)
 		return
 	}
@@ -36,7 +36,7 @@ func (e *Engine) intend(o *op) {
 // as in flight in each. It returns false, with nothing counted, when there is
 // no free intent.
 func (e *Engine) claim(o *op) bool {
-	first, last := e.meta.layout.RegionsOf(o.offset, o.length)
+	first, last := e.regionsOf(o)
 	for r := first; r <= last; r++ {
 		if e.marks.intents.Find(r) != nil {
 			continue
@@ -59,6 +59,15 @@ func (e *Engine) claim(o *op) bool {
 	return true
 }
 
+// regionsOf are the regions that a change touches.
+func (e *Engine) regionsOf(o *op) (first, last uint32) {
+	first, last = e.meta.layout.RegionsOf(o.offset, o.length)
+	if mutated("an intent for each region") {
+		last = first
+	}
+	return first, last
+}
+
 // dropIntents says that o is no longer in flight in its regions. The intents
 // stay until both disks were flushed after it.
 func (e *Engine) dropIntents(o *op) {
@@ -66,7 +75,7 @@ func (e *Engine) dropIntents(o *op) {
 		return
 	}
 	o.claimed = false
-	first, last := e.meta.layout.RegionsOf(o.offset, o.length)
+	first, last := e.regionsOf(o)
 	for r := first; r <= last; r++ {
 		entry := e.marks.intents.Find(r)
 		entry.InFlight--
@@ -88,9 +97,9 @@ func (e *Engine) evict(keepFirst, keepLast uint32) int {
 	gone := 0
 	for _, i := range m.cold {
 		switch {
-		case i.Round > e.rounds.completed:
+		case i.Round > e.rounds.completed && !mutated("an intent goes after a flush of both"):
 			flush = true
-		case !e.meta.bitsDurable(i.Region):
+		case !mutated("an intent goes when its bits are durable") && !e.meta.bitsDurable(i.Region):
 			save = true
 		default:
 			m.intents.Remove(i.Region)

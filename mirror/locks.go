@@ -62,6 +62,9 @@ func (t *lockTable) bucket(region int64) *lockNode { return &t.buckets[region&(l
 func (l *lock) isWide() bool { return lockRegion(l.end-1)-lockRegion(l.start) > 1 }
 
 func (l *lock) meets(o *lock) bool {
+	if mutated("overlapping requests are ordered") || l.shared != o.shared && mutated("a read waits for writes in flight") {
+		return false
+	}
 	return l.start < o.end && o.start < l.end && !(l.shared && o.shared)
 }
 

@@ -36,11 +36,13 @@ func (m *marks) init(e *Engine, md *bitmap.Metadata) {
 	m.open, m.closing = make([]extent, 0, logExtents), make([]extent, 0, logExtents)
 	for _, region := range md.Regions {
 		run := e.meta.layout.Region(region)
-		e.dirty.Set(run.First, run.Count)
+		if !mutated("intents found at start are dirty") {
+			e.dirty.Set(run.First, run.Count)
+		}
 		// It stays until the bits are durable, and until the disk was flushed
 		// here: what the last process wrote may still be in a cache, and a resync
 		// that copies it from there clears the bits (rule 5).
-		if i := m.intents.Add(region); i != nil {
+		if i := m.intents.Add(region); i != nil && !mutated("an intent found at start stays until a flush") {
 			i.Round = firstRound
 		}
 	}
@@ -91,7 +93,10 @@ func (m *marks) dirtied(e *Engine, o *op) {
 
 // peerLost makes dirty what the peer has not flushed (rule 4).
 func (m *marks) peerLost(e *Engine) {
-	for _, list := range [...][]extent{m.open, m.closing} {
+	for k, list := range [...][]extent{m.open, m.closing} {
+		if mutated("what was not flushed is dirty") || k == 1 && mutated("what is being flushed is dirty") {
+			continue
+		}
 		for _, x := range list {
 			e.dirty.Set(x.first(), x.count())
 		}
@@ -110,5 +115,8 @@ func (m *marks) tick(e *Engine) {
 // blocksOf are the blocks that a range of bytes touches.
 func blocksOf(offset, length int64) (first, count int64) {
 	first = offset / block.Size
+	if mutated("part of a block counts as all of it") {
+		return first, max(1, length/block.Size)
+	}
 	return first, (offset+length+block.Size-1)/block.Size - first
 }

@@ -178,6 +178,9 @@ func (m *metaWriter) writeSecond() {
 func (m *metaWriter) writeIntents() {
 	m.intents = false
 	m.intentsSequence++
+	if mutated("intents alternate") {
+		m.intentsSequence++
+	}
 	image := m.engine.marks.intents.Encode(m.intentsImage, m.salt, m.intentsSequence)
 	m.write(m.layout.IntentsOffset(m.intentsSequence), image)
 }
@@ -237,7 +240,7 @@ func (m *metaWriter) finished(t *block.Task) {
 func (m *metaWriter) finish() {
 	e := m.engine
 	m.busy = false
-	if m.err != nil {
+	if m.err != nil && !mutated("failed metadata is a failed disk") {
 		// A failed metadata flush is a failed disk (rule 8): what must be
 		// durable first never is, so what waits for it waits for the peer.
 		m.failed = true

@@ -51,6 +51,9 @@ type tester interface {
 	Fatalf(format string, args ...any)
 }
 
+// broken is what a tester panics with who expects a failure: what broke.
+type broken string
+
 // record is the witness's: who may serve, and how.
 type record struct {
 	epoch  uint64

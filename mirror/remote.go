@@ -131,10 +131,13 @@ func (r *remote) gone(e *Engine, f *Frame) error {
 	if !e.mayFollow() || r.hosts || e.local == diskFailed || e.session.state != Mirroring && e.session.state != Hosting {
 		return errSequence
 	}
+	if mutated("the host marks what the failed disk may lack") {
+		f.Payload = nil
+	}
 	if err := e.markExtents(f.Payload); err != nil {
 		return err
 	}
-	if e.header.Base.IsZero() {
+	if e.header.Base.IsZero() && !mutated("a host begins a generation") {
 		e.newGeneration()
 	}
 	e.become(Hosting, "for "+e.cfg.Peer+", whose disk failed")
@@ -167,7 +170,7 @@ func (r *remote) meet(e *Engine, v Verdict) {
 	e.become(Hosting, v.Reason)
 	switch {
 	case e.local != diskFailed:
-	case e.session.equal != 0 && e.session.equal != e.session.received.Incarnation:
+	case !mutated("a restarted host is not taken for whole") && e.session.equal != 0 && e.session.equal != e.session.received.Incarnation:
 		// It may have lost what it acknowledged and had not flushed, and
 		// nobody else has it: clients must hear of it.
 		r.failed = true

@@ -41,7 +41,7 @@ func (r *resync) claim() {
 	if !r.needs {
 		return
 	}
-	if e.right != RightAlone {
+	if e.right != RightAlone && !mutated("a resync needs the right to be alone") {
 		e.seekAlone()
 		return
 	}
@@ -51,7 +51,7 @@ func (r *resync) claim() {
 	// What this node took from the other while that served may be in a cache, with
 	// no intent of its own. It is flushed before a bit goes because the target has
 	// it durably (rule 5): else this node could lose it, and nobody would know.
-	e.rounds.whenDone(e, func() {
+	durable := func() {
 		if still() {
 			e.meta.wantPages(func() {
 				if still() {
@@ -59,7 +59,15 @@ func (r *resync) claim() {
 				}
 			})
 		}
-	})
+	}
+	switch {
+	case mutated("the union is durable first"):
+		r.start()
+	case mutated("a source flushes first"):
+		durable()
+	default:
+		e.rounds.whenDone(e, durable)
+	}
 }
 
 // start: the union is durable here (rule 6).
@@ -155,6 +163,9 @@ func (c *copyRun) locked() {
 	length := c.lock.end - c.lock.start
 	c.task = block.Task{
 		Op: block.Read, Offset: c.lock.start, Length: length, Data: c.buffer[8 : 8+length], Drop: true, Engine: c,
+	}
+	if mutated("a copy holds the range lock") {
+		c.resync.engine.unlock(&c.lock)
 	}
 	c.resync.reads++
 	c.resync.engine.do(&c.task)
@@ -265,7 +276,9 @@ func (r *resync) end() {
 			r.pump()
 			return
 		}
-		e.header.Base = bitmap.Generation{}
+		if !mutated("the base goes before the end of a resync") {
+			e.header.Base = bitmap.Generation{}
+		}
 		e.meta.wantHeader(func() {
 			if e.session.id == session && r.active {
 				e.session.data.pushCopy(&Frame{Type: frameFinish, Session: session, Sequence: r.id}, r.message())

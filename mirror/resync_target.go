@@ -61,6 +61,12 @@ func (r *resync) started(f *Frame) error {
 	r.id = m.ID
 	h := &e.header
 	h.State, h.Intended, h.VolumeID, h.ResyncID, h.LastPrimary = bitmap.Inconsistent, m.Generation, m.VolumeID, m.ID, false
+	if mutated("a target is inconsistent") || mutated("a target adopts the generation at the end") {
+		h.State, h.Intended = bitmap.Consistent, bitmap.Generation{}
+	}
+	if mutated("a target adopts the generation at the end") {
+		h.Generation, h.Base = m.Generation, bitmap.Generation{}
+	}
 	e.dirty.Clear(0, e.dirty.Blocks())
 	e.forgetIntents()
 	e.meta.wantPages(nil)

@@ -104,7 +104,7 @@ func (e *Engine) Promote(now time.Duration, right Right, force string, then func
 // node's range locks, so they end before the first one of a client begins.
 func (e *Engine) serve() {
 	p := e.promoting
-	if !p.active() || !p.durable || e.follower.busy() || !e.idle() {
+	if !p.active() || !p.durable || e.follower.busy() && !mutated("who takes over waits for what was under way") || !e.idle() {
 		return
 	}
 	e.promoting = promotion{}

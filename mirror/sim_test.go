@@ -64,10 +64,14 @@ func TestRegressions(t *testing.T) {
 	}
 }
 
-func schedule(t *testing.T, seed uint64) *pair {
+func schedule(t tester, seed uint64) *pair {
 	p := newPair(t, seed)
 	defer func() {
-		if bug := recover(); bug != nil {
+		bug := recover()
+		if b, expected := bug.(broken); expected {
+			panic(b)
+		}
+		if bug != nil {
 			p.log("panic: %v\n%s", bug, debug.Stack())
 			p.fail("panic: %v", bug)
 		}

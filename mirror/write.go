@@ -104,7 +104,9 @@ func (e *Engine) route(o *op, m mode) {
 	default:
 		e.backlog.begin(o)
 		if o.lone = m == modeAlone; o.lone {
-			e.marks.dirtied(e, o)
+			if !mutated("a write alone is dirty") && !(o.follows && mutated("a hosted write is dirty")) {
+				e.marks.dirtied(e, o)
+			}
 		} else {
 			e.window.add(e, o)
 		}
@@ -167,6 +169,10 @@ func (o *op) finished(t *block.Task) {
 
 // advance goes on with a change that both disks have answered (rule 2).
 func (e *Engine) advance(o *op) {
+	if o.open && o.peer && mutated("an acknowledgement waits for the peer") {
+		o.peer = false
+		e.window.count--
+	}
 	if !o.open || o.peer || o.local {
 		return
 	}
@@ -188,7 +194,7 @@ func (e *Engine) advance(o *op) {
 // taken: every disk that must has the change; durability may still be wanted.
 func (e *Engine) taken(o *op) {
 	e.dropIntents(o)
-	if o.flags&block.FUA != 0 {
+	if o.flags&block.FUA != 0 && !mutated("FUA is a flush") {
 		e.unlock(&o.lock)
 		e.rounds.join(e, o)
 		return
