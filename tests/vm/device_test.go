@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package vm
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/twinbd/twinbd/control"
+	"github.com/twinbd/twinbd/tests/harness"
+)
+
+// How a volume shows in these tests: as a device, and what is on that, mounted.
+const (
+	deviceLine = `device = "/dev/nbd0"`
+	mountLine  = deviceLine + "\n" + `mount = { at = "/data", type = "ext4" }`
+)
+
+// newMounted is a pair with an ext4 on the volume, mounted where it is served. fill
+// puts something on it first, below /data.
+func newMounted(t testing.TB, o options, fill string) *cluster {
+	t.Helper()
+	final := o
+	o.volume, o.service = deviceLine, ""
+	c := newCluster(t, o)
+	c.alpha.shell(t, "mkfs.ext4 -q -E nodiscard /dev/nbd0; mount /dev/nbd0 /data; "+fill+"; umount /data")
+	final.volume = mountLine
+	c.options.volume, c.options.service = final.volume, final.service
+	c.alpha.must(t, "twinbd", "stop", serviceName, "--all")
+	for _, n := range c.nodes() {
+		n.endDaemon(t)
+		n.configure(t)
+		n.serve(t)
+	}
+	for _, n := range c.nodes() {
+		n.waitAnswer(t)
+	}
+	c.alpha.must(t, "twinbd", "start", serviceName, "--all")
+	return c
+}
+
+// endDaemon asks the daemon to end, and waits.
+func (n *node) endDaemon(t testing.TB) {
+	t.Helper()
+	n.daemon.signal(t, syscall.SIGTERM)
+	if out, err := n.daemon.wait(patience); err != nil || out.Code != 0 {
+		t.Fatalf("end the daemon of %s: %s, %v\n%s", n.name, out, err, tail(n.path("twinbd.log"), 20))
+	}
+}
+
+// configure gives the node the cluster's configuration as it is now, also for when
+// it has lost its power.
+func (n *node) configure(t testing.TB) {
+	t.Helper()
+	text := []byte(n.cluster.config("/etc/twinbd/tls"))
+	n.files[configFile] = file{text, 0o600}
+	if out, err := n.machine.start(t, nil, text, "sh", "-c", "cat >"+configFile).wait(patience); err != nil || out.Code != 0 {
+		t.Fatalf("configure %s: %s, %v", n.name, out, err)
+	}
+	n.files.write(t, n.path("files.tar"))
+}
+
+// waitServing waits until one node serves and the other follows.
+func (c *cluster) waitServing(t testing.TB) (primary *node) {
+	t.Helper()
+	harness.WaitFor(t, "a pair", 2*patience, func() error {
+		var errs []error
+		for _, n := range c.nodes() {
+			err := errors.Join(n.is(t, control.Primary), c.other(n).is(t, control.Secondary))
+			if err == nil {
+				primary = n
+				return nil
+			}
+			errs = append(errs, err)
+		}
+		return errors.Join(errs...)
+	})
+	return primary
+}
+
+// writersScript writes files of known content, past the page cache, until there is
+// /tmp/stop; then it holds that each has what was written.
+const writersScript = `
+all=
+for i in 1 2 3 4 5 6; do
+  (
+    until [ -e /tmp/stop ]; do
+      yes "file $i" | dd of=/data/f$i bs=64K count=32 iflag=fullblock oflag=direct conv=fsync,notrunc status=none
+    done
+    yes "file $i" | head -c 2097152 | cmp - /data/f$i
+  ) &
+  all="$all $!"
+done
+for one in $all; do wait $one; done
+`
+
+// The daemon of a node that serves alone is killed while programs write: the kernel
+// holds what is under way, and a new daemon goes on with it. Nobody sees an error.
+// The peer returns, and a planned switch moves the file system with all that is on it.
+func TestDaemonKilled(t *testing.T) {
+	c := newMounted(t, options{size: 64 << 20}, "true")
+	serves := c.waitServing(t)
+	next := c.other(serves)
+	next.die(t) // with a peer in step the service would move there: its blocks win (rule 22)
+	harness.WaitFor(t, serves.name+" to serve alone", patience, func() error { return serves.in(t, control.Alone) })
+	writers := serves.start(t, nil, nil, "sh", "-euc", writersScript)
+	serves.waitWritten(t)
+	harness.Elapse(time.Second) // some moment
+
+	serves.daemon.signal(t, syscall.SIGKILL)
+	if out, err := serves.daemon.wait(patience); err != nil || out.Code != 128+9 {
+		t.Fatalf("kill the daemon: %s, %v", out, err)
+	}
+	inflight := strings.Fields(serves.must(t, "cat", "/sys/block/nbd0/inflight"))
+	t.Logf("%s reads and %s writes were under way when the daemon was killed", inflight[0], inflight[1])
+	if inflight[1] == "0" {
+		t.Error("no write was under way")
+	}
+	began := time.Now()
+	serves.serve(t)
+	serves.waitWritten(t)
+	t.Logf("after a new start writes went on within %v", time.Since(began).Round(10*time.Millisecond))
+	serves.must(t, "touch", "/tmp/stop")
+	if out, err := writers.wait(patience); err != nil || out.Code != 0 {
+		t.Errorf("programs that wrote meanwhile: %s, %v", out, err)
+	}
+	next.comeBack(t)
+	c.waitPair(t, serves)
+
+	began = time.Now()
+	serves.must(t, "twinbd", "switch", serviceName)
+	c.waitPair(t, next)
+	t.Logf("switched, a pair after %v", time.Since(began).Round(100*time.Millisecond))
+	if mounts := serves.must(t, "cat", "/proc/mounts"); strings.Contains(mounts, "/data ") {
+		t.Errorf("still mounted where the service was:\n%s", mounts)
+	}
+	next.shell(t, `for i in 1 2 3 4 5 6; do yes "file $i" | head -c 2097152 | cmp - /data/f$i; done`)
+	c.checkFiles(t)
+}
+
+// in holds that the node is in a state, of whatever colour.
+func (n *node) in(t testing.TB, state control.State) error {
+	s, err := n.status(t)
+	if err == nil && s.State != state {
+		err = fmt.Errorf("%s is %s: %s", n.name, s.State, s.Reason)
+	}
+	return err
+}
+
+// waitWritten waits until the device has completed more writes.
+func (n *node) waitWritten(t testing.TB) {
+	t.Helper()
+	const writes = "cut -c1- /sys/block/nbd0/stat | tr -s ' ' | cut -d' ' -f6"
+	before := n.shell(t, writes)
+	harness.WaitFor(t, "writes to "+n.name, patience, func() error {
+		if now := n.shell(t, writes); now == before {
+			return errors.New("none")
+		}
+		return nil
+	})
+}
+
+// checkFiles stops the service, and holds that both drives have the same file system,
+// without a fault.
+func (c *cluster) checkFiles(t testing.TB) {
+	t.Helper()
+	for _, n := range c.nodes() {
+		if s, err := n.status(t); err == nil && s.Role == "primary" {
+			n.must(t, "twinbd", "stop", serviceName, "--all")
+			break
+		}
+	}
+	c.sameDrives(t)
+	for _, n := range c.nodes() {
+		if out := harness.Run(t, "fsck.ext4", "-fn", n.path("drive0")); out.Code != 0 {
+			t.Errorf("fsck of the drive of %s: %s", n.name, out)
+		}
+	}
+}
