@@ -69,12 +69,17 @@ func waitFor(ctx context.Context, o waitOptions, look func(context.Context) (*co
 	defer cancel()
 	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
+	var last *control.Status
 	for {
 		status, err := look(limited)
+		if err != nil && last != nil && limited.Err() != nil {
+			status, err = last, nil // the time ran out while it was asked once more
+		}
 		if err == nil {
 			if status, err = only(status, o.service); err != nil {
 				return err
 			}
+			last = status
 			if s := &status.Services[0]; s.State == o.state && (!o.ready || s.Colour == control.Ready) {
 				return nil
 			}

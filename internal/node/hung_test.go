@@ -78,7 +78,7 @@ func newHangingLab(t *testing.T) (*lab, map[string]*hangingDisk) {
 			t.Fatal(err)
 		}
 		disks[name] = &hangingDisk{Disk: v.store.data}
-		v.drive(disks[name], &hangingDisk{Disk: v.store.meta})
+		v.drive(disks[name], &hangingDisk{Disk: v.store.meta}, time.Minute) // a busy machine does not send writes to workers
 		ctx, stop := context.WithCancel(context.Background())
 		r := &running{node: n, stop: stop, done: make(chan error, 1)}
 		go func() { r.done <- n.Run(ctx) }()

@@ -89,7 +89,7 @@ func openVolume(s *service, cfg *config.Volume, incarnation uint64) (*volume, er
 		return nil, err
 	}
 	v.loop = loop.New(loop.Options{Name: cfg.Name, Logger: v.log})
-	v.drive(v.store.data, v.store.meta)
+	v.drive(v.store.data, v.store.meta, loop.DefaultSlowAfter)
 	v.engine = mirror.New(mirror.Config{
 		Cluster: n.cfg.Cluster, Volume: cfg.Name, Node: n.self.Name, Peer: n.peer.Name,
 		Punch: cfg.Thin, PeerTimeout: s.cfg.PeerTimeout, DiskTimeout: s.cfg.DiskTimeout,
@@ -101,8 +101,8 @@ func openVolume(s *service, cfg *config.Volume, incarnation uint64) (*volume, er
 }
 
 // drive makes what carries out the engine's tasks.
-func (v *volume) drive(data, meta block.Disk) {
-	o := loop.DiskOptions{InlineSync: true, UnsyncedLimit: unsyncedLimit}
+func (v *volume) drive(data, meta block.Disk, slowAfter time.Duration) {
+	o := loop.DiskOptions{InlineSync: true, UnsyncedLimit: unsyncedLimit, SlowAfter: slowAfter}
 	v.disks = loop.NewDisks(v.loop, data, meta, o, v.finished)
 }
 

@@ -329,8 +329,10 @@ func (n *node) die(t testing.TB) {
 
 func (n *node) unplug(t testing.TB) {
 	t.Helper()
-	n.cluster.lan.cable(t, n.name+"0", false)
+	// The service's network last: while the other link is there, its loss is a reason
+	// to switch, which takes some milliseconds.
 	n.cluster.lan.cable(t, n.name+"1", false)
+	n.cluster.lan.cable(t, n.name+"0", false)
 }
 
 func (n *node) plug(t testing.TB) {
