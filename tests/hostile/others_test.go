@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/twinbd/twinbd/control"
+	"github.com/twinbd/twinbd/failover"
+	"github.com/twinbd/twinbd/internal/crowd"
 	"github.com/twinbd/twinbd/nbd"
 	"github.com/twinbd/twinbd/tests/harness"
 )
@@ -51,7 +53,7 @@ func TestStrangersAtTheWitness(t *testing.T) {
 					w.look(t)
 					harness.Elapse(10 * time.Millisecond)
 				})
-				w.within(t, bounds{memory: 64 << 20, descriptors: 120, log: 16 << 10})
+				w.within(t, bounds{memory: 64 << 20, descriptors: failover.DefaultMaxConnections + crowd.Leaving + 16, log: 16 << 10})
 			}
 			// Who goes on alone, and who restarts, asks the witness in the middle of it.
 			lift := besiege(t, 200, func() (net.Conn, error) { return net.DialTimeout("tcp", lab.WitnessAddress(), time.Second) })
