@@ -197,7 +197,7 @@ func (e *Engine) Demote(now time.Duration, status block.Status, then func()) {
 	e.leaving.then = then
 	if serves {
 		e.primary, e.demoted, e.promoting = false, status, promotion{}
-		e.right, e.header.Serving = RightNone, false
+		e.right, e.header.Serving, e.alone.asked = RightNone, false, false
 		e.tellRole()
 		e.observe("role", "primary", "secondary", "")
 		e.giveUpUnowed()
@@ -234,18 +234,22 @@ func (e *Engine) departed() {
 	}
 }
 
-// SetRight tells the engine what the arbiter has granted, or taken back.
+// SetRight tells the engine what the arbiter has granted, or taken back. A node
+// that has less than the right to be alone, and no equal, needs that right: it
+// asks anew, also where the peer was lost while the right was still there.
 func (e *Engine) SetRight(now time.Duration, r Right) {
 	e.now = now
-	if old := e.right; old != r {
+	old := e.right
+	if old != r {
 		e.observe("right", old.String(), r.String(), "")
 	}
 	e.right = r
-	if r == RightAlone {
+	switch {
+	case r == RightAlone:
 		e.alone.asked = false
 		e.resync.claim()
-	}
-	if r == RightNone && e.primary && e.session.state != Mirroring {
+	case !e.primary || e.session.state == Mirroring:
+	case r == RightNone, old == RightAlone:
 		e.alone.asked = false
 		e.seekAlone()
 	}

@@ -613,6 +613,31 @@ func TestRule10AloneByGrantOnly(t *testing.T) {
 	s.require(w.answered(block.OK) && r.answered(block.OK) && f.answered(block.OK), "answered under the right")
 }
 
+// A right that is taken back after the peer was lost is asked for anew: while it
+// was there nobody had to ask.
+func TestRule10AloneIsAskedForAnew(t *testing.T) {
+	for _, less := range []Right{RightPair, RightNone} {
+		s := newScript(t)
+		s.cut()
+		s.arbitrated()
+		s.connect()
+		s.run()
+		s.require(s.a.engine.session.state == Mirroring && s.a.engine.Status().Right == RightAlone, "mirrored, and alone still")
+		s.cut()
+		s.run()
+		s.require(len(s.a.asks) == 0, "alone: there is nothing to ask for")
+		s.a.engine.SetRight(s.now, less)
+		s.a.collect()
+		s.run()
+		s.require(len(s.a.asks) == 1 && s.a.asks[0] == AskAlone, "asked")
+		w := s.write(s.a, 0, 1, 2)
+		s.run()
+		s.require(!w.done, "waiting")
+		s.arbitrated()
+		s.require(w.answered(block.OK), "answered under the right")
+	}
+}
+
 // In a split nothing is copied, and both nodes say so.
 func TestRule11ASplitIsNeverGuessed(t *testing.T) {
 	s := newScript(t)

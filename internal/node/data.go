@@ -21,8 +21,7 @@ func (s *service) look(m *failover.Machine, now time.Duration) []failover.Action
 func (s *service) data() failover.Data {
 	seen := make([]Seen, len(s.volumes))
 	for i, v := range s.volumes {
-		st := v.status.Load()
-		asked, waits := s.waits(v, st.Session == mirror.Mirroring)
+		st, asked, waits := s.waits(v)
 		seen[i] = Seen{Status: st, Waits: waits, Asked: asked, Stuck: v.Hung() >= v.patience()}
 	}
 	d := Sum(seen, s.machine.Durable().View.Holder == s.node.self.Name)
@@ -61,17 +60,20 @@ func Sum(volumes []Seen, holder bool) failover.Data {
 	return d
 }
 
-// waits reports what a volume has asked and not got. A peer that is back, with
-// nothing that differs, is an answer too.
-func (s *service) waits(v *volume, mirrored bool) (mirror.Ask, bool) {
+// waits reports how a volume is, and what it has asked and not got. A peer that is
+// back, with nothing that differs, is an answer too. A volume publishes that the
+// peer is lost before it asks: looked at in the other order, a question could be
+// taken for answered by the peer whose loss it is about.
+func (s *service) waits(v *volume) (*mirror.Status, mirror.Ask, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a, ok := s.asked[v]
-	if ok && a == mirror.AskAlone && mirrored {
+	st := v.status.Load()
+	if ok && a == mirror.AskAlone && st.Session == mirror.Mirroring {
 		delete(s.asked, v)
 		ok = false
 	}
-	return a, ok
+	return st, a, ok
 }
 
 // winner says whose blocks are the newer ones. A service has one winner, as both
