@@ -70,7 +70,8 @@ test-vm: build # on real kernels, in machines under QEMU; needs root, and builds
 bench-failover: build # what a client sees of takeovers and switches; needs root; docs/BENCHMARKS.md says how to read it
 	TWINBD_BINARY=$(CURDIR)/bin/twinbd $(GO) test -count=1 -v -timeout 60m ./tests/netns -run TestMeasure -args -netns -measure.runs 30 $(ARGS)
 
-prove: test lint netns test-vm power rounds model mutations sim fuzz # every long suite, in full; what fails most easily comes first
+prove: # every long suite, in full
+	@tests/prove
 
 clean:
 	rm -rf bin
