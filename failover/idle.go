@@ -135,12 +135,18 @@ func (m *Machine) mayResume() bool {
 }
 
 // settled: a process that has just started has given a peer that kept running
-// the time to be heard, to compare what both have, and to take over.
+// the time to be heard, to compare what both have, and to take over. One that was
+// heard and is silent again is given it anew: a few lost beats are no reason to do
+// without what it has.
 func (m *Machine) settled() bool {
 	if m.audible() {
 		return m.met() || m.waitedLong()
 	}
-	return m.now-m.began >= m.set.patience()+2*m.set.Heartbeat
+	since := m.began
+	if m.peer.heard {
+		since = max(since, m.peer.at)
+	}
+	return m.now-since >= m.set.patience()+2*m.set.Heartbeat
 }
 
 // beSecond: the record names the peer.

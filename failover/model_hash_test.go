@@ -248,6 +248,7 @@ func (c *canon) times(m *Machine, now time.Duration) {
 	c.ahead(m.fence.wait, now)
 	c.past(m.answered, now, patience)
 	c.pastIf(audible || m.peer.at > m.answered, m.peer.at, now, patience)
+	c.pastIf(!audible && m.peer.at > m.began, m.peer.at, now, compares)
 	c.past(m.began, now, compares)
 	c.pastIf(audible && m.peer.since > m.began, m.peer.since, now, compares) // the later one counts
 	c.past(m.bound, now, 2*beatEvery)
