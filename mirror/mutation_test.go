@@ -58,15 +58,22 @@ var byTest = []struct {
 	rule, test string
 }{
 	{2, "who serves no longer acknowledges nothing", "TestDemoteAcknowledgesNothing"},
+	{4, "a hosted write is dirty", "TestRule04AHostMarksWhatItWrites"},
 	{5, "a source flushes first", "TestRule05ASourceFlushesFirst"},
 	{5, "an intent found at start stays until a flush", "TestRule05WhatAnEarlierProcessWrote"},
 	{7, "who takes over waits for what was under way", "TestPromoteWaitsForTheOldPrimary"},
 	{8, "a failed flush is a failed disk", "TestRule08AFailedFlushIsAFailedDisk"},
+	{8, "a restarted host is not taken for whole", "TestRule08ARestartedHostIsNotTakenForWhole"},
 	{8, "the host marks what the failed disk may lack", "TestRule08AFailedDiskIsNotTakenAtItsWord"},
+	{9, "a host begins a generation", "TestRule09AHostParts"},
 	{9, "flushed before it parts again", "TestRule09FlushedBeforeItPartsAgain"},
 	{9, "the base goes before the end of a resync", "TestRule09AfterALostFinish"},
 	{10, "flushed before it asks to be alone", "TestRule10AloneByGrantOnly"},
+	{10, "a right before a lone acknowledgement", "TestRule10AloneWhileCopying"},
 	{13, "intents alternate", "TestScenarios/06-torn-intents"},
+	{14, "a session begins when the last has ended", "TestRule14OneSession"},
+	{18, "a resync needs the right to be alone", "TestRule18AResyncNeedsTheRight"},
+	{22, "who kept running in step is preferred", "TestRule10OfTwoEqualsEitherMayServe"},
 }
 
 var mutationSchedules = flag.Int("mutation.schedules", 200, "after how many schedules a rule that is left out must have been missed")

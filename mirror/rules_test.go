@@ -410,11 +410,7 @@ func TestRule08AFailedDiskIsNotTakenAtItsWord(t *testing.T) {
 // A host that is to serve waits for the end of what it carries out for its peer,
 // which waits for no room there: nobody flushes to make any.
 func TestRule08AHostWithMuchToFlushTakesOver(t *testing.T) {
-	s := newScript(t)
-	s.a.data.Inject(blocktest.Fault{Match: blocktest.On(block.Write), Err: errMedium})
-	w := s.write(s.a, 1, 1, 5)
-	s.arbitrated()
-	s.require(w.answered(block.OK) && s.b.engine.remote.hosts, "served by the peer")
+	s := newHosted(t)
 	s.b.engine.backlog.most = block.Size
 	s.write(s.a, 2, 1, 7)
 	s.run()
@@ -427,6 +423,55 @@ func TestRule08AHostWithMuchToFlushTakesOver(t *testing.T) {
 	s.run()
 	s.require(s.b.engine.Primary(), "serving")
 	s.require(s.b.holds(1) == 5, "what was acknowledged")
+}
+
+// newHosted is a script in which beta serves in place of alpha's disk, which failed.
+func newHosted(t *testing.T) *script {
+	s := newScript(t)
+	s.a.data.Inject(blocktest.Fault{Match: blocktest.On(block.Write), Err: errMedium})
+	w := s.write(s.a, 1, 1, 5)
+	s.arbitrated()
+	s.require(w.answered(block.OK) && s.b.engine.remote.hosts, "served by the peer")
+	return s
+}
+
+// What a host does is a history of its own: the disk that failed must not come back
+// as an equal.
+func TestRule09AHostParts(t *testing.T) {
+	s := newHosted(t)
+	a, b := s.a.header(), s.b.header()
+	s.require(b.Generation != a.Generation && b.Base == a.Generation, "fenced from the disk that failed")
+}
+
+// What a host wrote for its peer is marked: the disk of that may come back.
+func TestRule04AHostMarksWhatItWrites(t *testing.T) {
+	s := newHosted(t)
+	w := s.write(s.a, 50, 1, 7)
+	s.run()
+	s.require(w.answered(block.OK) && s.b.engine.dirty.Any(50, 1), "answered by the host, and marked there")
+	s.a.data.PowerCut(s.rng, 1)
+	s.a.data.Reopen()
+	s.restart(s.a, true)
+	s.connect()
+	s.run()
+	s.require(s.prim(s.b), "served by the peer, whom the record names")
+	s.arbitrated()
+	s.require(s.a.engine.session.state == Mirroring && s.a.holds(50) == 7, "copied")
+}
+
+// A host that has restarted may have lost what it acknowledged and had not flushed,
+// and nobody else has it: clients hear of it.
+func TestRule08ARestartedHostIsNotTakenForWhole(t *testing.T) {
+	s := newHosted(t)
+	w := s.write(s.a, 1, 1, 7)
+	s.run()
+	s.require(w.answered(block.OK), "answered by the host, and not flushed")
+	s.restart(s.b, true)
+	s.connect()
+	s.arbitrated()
+	r := s.submit(s.a, block.Read, 0, 1, 1, 0)
+	s.arbitrated()
+	s.require(r.answered(block.IOError), "refused: nobody may have what was acknowledged")
 }
 
 // Time in which nobody looked is not held against the disk: a process that was
@@ -611,6 +656,43 @@ func TestRule10AloneByGrantOnly(t *testing.T) {
 	s.require(!w.done && !r.done && !f.done, "frozen: nothing fails, nothing is answered")
 	s.arbitrated()
 	s.require(w.answered(block.OK) && r.answered(block.OK) && f.answered(block.OK), "answered under the right")
+}
+
+// What was done alone waits for the right also when the peer is back already, and
+// being copied to.
+func TestRule10AloneWhileCopying(t *testing.T) {
+	s := newScript(t)
+	s.cut()
+	s.arbitrated()
+	s.write(s.a, 3, 1, 1)
+	s.run()
+	w := s.write(s.a, 3, 1, 2)
+	late := s.a.tasks
+	s.require(len(late) == 1 && onData(late[0]), "under way alone")
+	s.a.tasks = nil
+	s.connect()
+	s.run()
+	s.require(s.a.engine.session.state == Resyncing, "being copied, but for what is under way")
+	s.a.engine.SetRight(s.now, RightNone)
+	s.a.tasks = late
+	s.do(s.a, func(t *block.Task) bool { return t == late[0] })
+	s.run()
+	s.require(s.a.engine.session.state == Resyncing && !w.done, "waiting for the right")
+	s.arbitrated()
+	s.require(w.answered(block.OK) && s.a.engine.session.state == Mirroring && s.b.holds(3) == 2, "answered under it, and copied")
+}
+
+// A source is the only whole copy for as long as the resync lasts, so it has the
+// right to be that first (rule 18).
+func TestRule18AResyncNeedsTheRight(t *testing.T) {
+	s := newScript(t)
+	s.write(s.a, 0, 1, 1)
+	s.run()
+	s.connect()
+	s.run()
+	s.require(s.a.engine.session.state == Comparing && s.b.header().State == bitmap.Consistent, "waiting, the target whole")
+	s.arbitrated()
+	s.require(s.a.engine.session.state == Mirroring, "copied under the right")
 }
 
 // A right that is taken back after the peer was lost is asked for anew: while it
