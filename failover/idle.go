@@ -53,7 +53,9 @@ func (m *Machine) whileHolding() {
 }
 
 // resume: the record names this node, which does not serve. It has been handed
-// the service, or has restarted: then it inherits nothing (rule 22).
+// the service, or has restarted: then it inherits no right (rule 22). Where only
+// its process has ended, and nobody took over meanwhile, it asks for one and goes
+// on; else a peer that kept running in step has what it may lack.
 func (m *Machine) resume() {
 	switch {
 	case mutated("a restarted holder inherits nothing"):
@@ -102,9 +104,9 @@ func (m *Machine) peerInStep() bool {
 }
 
 // outlived: the peer is heard and kept running in step while this node
-// restarted, which may have lost what it had not flushed.
+// restarted, and not its process only: it may have lost what it had not flushed.
 func (m *Machine) outlived() bool {
-	return m.audible() && m.peerInStep() && m.peer.beat.Kept && !m.data.Kept
+	return m.audible() && m.peerInStep() && m.peer.beat.Kept && !m.data.Kept && !m.data.Intact
 }
 
 // met reports whether the nodes have compared what they have.

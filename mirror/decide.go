@@ -36,7 +36,7 @@ type Hello struct {
 	DirtyBlocks int64
 
 	Primary     bool // serves now
-	KeptInStep  bool // this process was in step when it last saw the peer
+	KeptInStep  bool // this process was in step when it last saw the peer, or is intact
 	Holder      bool // the record, as last seen, names it
 	LastPrimary bool // was the last to serve, as far as it knows
 }

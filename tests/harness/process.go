@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -58,6 +59,10 @@ func (p *Process) start(t testing.TB) {
 		close(done)
 	}()
 }
+
+// Within has another command start the process from now on, which replaces itself by
+// it: it is appended to the words of that command.
+func (p *Process) Within(words ...string) { p.argv = append(slices.Clone(words), p.argv...) }
 
 // Running says whether the process was started and has not ended.
 func (p *Process) Running() bool {

@@ -53,6 +53,7 @@ func newMachine(t testing.TB, lab *harness.Lab, n *harness.Node, random *rand.Ra
 	}
 	m.state = drive.New(t, m.path("state.drive"), stateSize)
 	harness.MustRun(t, "mkfs.ext4", "-q", "-b", "1024", m.path("state.drive"))
+	m.Within("unshare", "--mount", "sh", "-c", `mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"`, m.path("boot_id"))
 	return m
 }
 
@@ -71,6 +72,7 @@ func (m *machine) drives() []*drive.Drive {
 // node's disks lead to them.
 func (m *machine) powerOn(t testing.TB) {
 	t.Helper()
+	m.newBoot(t)
 	for _, d := range m.drives() {
 		d.PowerOn(t)
 	}
@@ -93,6 +95,16 @@ func removeIfThere(path string) error {
 		return err
 	}
 	return nil
+}
+
+// newBoot gives the machine what its kernel would draw when it starts, and the
+// daemon finds there.
+func (m *machine) newBoot(t testing.TB) {
+	t.Helper()
+	id := fmt.Sprintf("%08x-0000-4000-8000-%012x\n", m.random.Uint32(), m.random.Uint64()>>16)
+	if err := os.WriteFile(m.path("boot_id"), []byte(id), 0o644); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // boot is powerOn with the daemon.
