@@ -79,13 +79,15 @@ type session struct {
 }
 
 type hello struct {
-	state               content
-	failed              bool
-	gen                 uint8
-	ancestors           uint16
-	marks               bool
-	primary             bool
-	kept, holder, last_ bool
+	state         content
+	failed        bool
+	gen           uint8
+	ancestors     uint16
+	marks         bool
+	primary       bool
+	kept, intact  bool
+	number        uint64
+	holder, last_ bool
 }
 
 func (e *engine) crash(power bool, dropped *writes) {
@@ -246,8 +248,9 @@ func (w *world) connect() bool {
 		e.view, e.session, e.quiet = greeting, w.session.id, 0
 		w.session.hellos[i] = hello{
 			state: e.state, failed: e.failed, gen: e.gen, ancestors: e.ancestors, marks: e.marks != 0,
-			primary: e.primary, kept: e.kept || e.intact, holder: n.durable.View.Holder == places[i], last_: e.last,
+			primary: e.primary, kept: e.kept, intact: e.intact, last_: e.last,
 		}
+		w.session.hellos[i].number, w.session.hellos[i].holder = n.durable.Holder(places[i])
 	}
 	return true
 }

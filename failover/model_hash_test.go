@@ -286,6 +286,6 @@ func (c *canon) engine(i int) {
 		h := &c.w.session.hellos[i]
 		v := c.w.session.decide()
 		c.bytes(uint8(v.do), uint8(v.source))
-		c.bools(h.state == e.state, h.gen == e.gen, h.failed, h.marks, h.primary, h.kept, h.holder, h.last_)
+		c.bools(h.state == e.state, h.gen == e.gen, h.failed, h.marks, h.primary, h.kept, h.intact, h.holder, h.last_, h.number < c.w.session.hellos[1-i].number)
 	}
 }

@@ -66,16 +66,18 @@ func (s *session) equals() verdict {
 	if !a.marks && !b.marks {
 		return verdict{do: meetMirror}
 	}
-	for _, is := range [...]func(*hello) bool{
-		func(h *hello) bool { return h.primary },
-		func(h *hello) bool { return h.kept },
-		func(h *hello) bool { return h.holder },
-		func(h *hello) bool { return h.last_ },
+	for _, is := range [...]func(h, other *hello) bool{
+		func(h, _ *hello) bool { return h.primary },
+		func(h, other *hello) bool { return h.kept || h.intact && !(other.holder && other.number > h.number) },
+		func(h, other *hello) bool {
+			return h.number < other.number && !other.holder || h.number >= other.number && h.holder
+		},
+		func(h, _ *hello) bool { return h.last_ },
 	} {
 		switch {
-		case is(a) && !is(b):
+		case is(a, b) && !is(b, a):
 			return verdict{meetResync, alpha}
-		case is(b) && !is(a):
+		case is(b, a) && !is(a, b):
 			return verdict{meetResync, beta}
 		}
 	}

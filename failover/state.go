@@ -59,6 +59,20 @@ type NodeState struct {
 	Wanted      Wanted
 }
 
+// Holder says whether a node that knows this is the holder, as of which number: the
+// record's epoch, or that of a promise that is above it (rule 19). Of two nodes the
+// one that knows the higher number is right.
+func (n *NodeState) Holder(node string) (number uint64, mine bool) {
+	switch v := &n.View; {
+	case n.Held > v.Epoch && n.Held > n.Promise:
+		return n.Held, true
+	case n.Promise > v.Epoch:
+		return n.Promise, false
+	default:
+		return v.Epoch, v.Holder == node
+	}
+}
+
 // check refuses a state that contradicts itself, or takes back what old says.
 func (n *NodeState) check(old NodeState) error {
 	if err := n.View.check(); err != nil {

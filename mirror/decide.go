@@ -35,10 +35,12 @@ type Hello struct {
 	PeerMoment  uint64 // the peer's, as it told last
 	DirtyBlocks int64
 
-	Primary     bool // serves now
-	KeptInStep  bool // this process was in step when it last saw the peer, or is intact
-	Holder      bool // the record, as last seen, names it
-	LastPrimary bool // was the last to serve, as far as it knows
+	Primary     bool   // serves now
+	KeptInStep  bool   // this process was in step when it last saw the peer
+	Intact      bool   // it began where one that served has left everything
+	Number      uint64 // epoch of the record, as last seen, or of a promise above it
+	Holder      bool   // that names it
+	LastPrimary bool   // was the last to serve, as far as it knows
 }
 
 // blankGeneration stands for the content of a disk that was proven to read as
@@ -140,18 +142,18 @@ func decideEqual(a, b Hello) Verdict {
 // preferred chooses between equal generations (rule 22).
 func preferred(a, b Hello) (Hello, string) {
 	for _, c := range [...]struct {
-		is  func(Hello) bool
+		is  func(h, other Hello) bool
 		why string
 	}{
-		{func(h Hello) bool { return h.Primary }, "it serves"},
-		{func(h Hello) bool { return h.KeptInStep && !mutated("who kept running in step is preferred") }, "it kept running in step"},
-		{func(h Hello) bool { return h.Holder }, "the record names it"},
-		{func(h Hello) bool { return h.LastPrimary }, "it was the last primary"},
+		{func(h, _ Hello) bool { return h.Primary }, "it serves"},
+		{lacksNothing, "it kept running in step"},
+		{holds, "the record names it"},
+		{func(h, _ Hello) bool { return h.LastPrimary }, "it was the last primary"},
 	} {
 		switch {
-		case c.is(a) && !c.is(b):
+		case c.is(a, b) && !c.is(b, a):
 			return a, c.why
-		case c.is(b) && !c.is(a):
+		case c.is(b, a) && !c.is(a, b):
 			return b, c.why
 		}
 	}
@@ -159,6 +161,22 @@ func preferred(a, b Hello) (Hello, string) {
 		return a, "by name"
 	}
 	return b, "by name"
+}
+
+// lacksNothing: its process, or its machine, kept running. A machine that did so
+// without a process counts only as long as nobody else has held the service: what
+// that one showed, it may lack.
+func lacksNothing(h, other Hello) bool {
+	replaced := other.Holder && other.Number > h.Number
+	return (h.KeptInStep || h.Intact && !replaced) && !mutated("who kept running in step is preferred")
+}
+
+// holds: the record names it, as the one knows who knows the newer one.
+func holds(h, other Hello) bool {
+	if h.Number < other.Number && !mutated("the newer record decides") {
+		return !other.Holder
+	}
+	return h.Holder
 }
 
 // decideEmpty: neither disk holds a whole history.

@@ -35,7 +35,7 @@ func hellos(node, peer string) []Hello {
 	var all []Hello
 	for state := bitmap.Blank; state <= bitmap.Failed; state++ {
 		for _, h := range histories {
-			for bits := range 1 << 4 {
+			for bits := range 1 << 5 {
 				x := Hello{
 					Node: node, Peer: peer, VolumeID: [16]byte{7}, State: state.String(), Moment: 5, PeerMoment: 5,
 					Generation: h.generation, Base: h.base, Ancestors: h.ancestors,
@@ -46,6 +46,9 @@ func hellos(node, peer string) []Hello {
 				}
 				if bits&8 != 0 {
 					x.PeerMoment = 6 // it has seen more of the peer than the peer has
+				}
+				if bits&16 != 0 {
+					x.Intact, x.Holder, x.Number = true, true, uint64(bits&3)
 				}
 				if state == bitmap.Inconsistent {
 					x.Intended, x.Generation = x.Generation, g1
@@ -142,6 +145,18 @@ func TestDecide(t *testing.T) {
 		{"marks are left: the primary is the source", func(a, b *Hello) { a.Primary, b.DirtyBlocks, b.KeptInStep = true, 1, true }, Verdict{ActionResync, "alpha", ""}},
 		{"marks are left: who kept running in step", func(a, b *Hello) { b.KeptInStep, a.Holder, a.DirtyBlocks = true, true, 1 }, Verdict{ActionResync, "beta", ""}},
 		{"marks are left: the record's holder", func(a, b *Hello) { b.Holder, a.LastPrimary, a.DirtyBlocks = true, true, 1 }, Verdict{ActionResync, "beta", ""}},
+		{"marks are left: who is intact is as good as who kept running", func(a, b *Hello) {
+			a.Intact, a.Holder, b.KeptInStep, a.DirtyBlocks = true, true, true, 1
+		}, Verdict{ActionResync, "alpha", ""}},
+		{"marks are left: who is intact, and was replaced since", func(a, b *Hello) {
+			a.Intact, a.Holder, a.Number, b.Holder, b.Number, a.DirtyBlocks = true, true, 2, true, 4, 1
+		}, Verdict{ActionResync, "beta", ""}},
+		{"marks are left: the newer record's holder", func(a, b *Hello) {
+			a.Holder, a.Number, a.LastPrimary, b.Holder, b.Number, a.DirtyBlocks = true, 2, true, true, 4, 1
+		}, Verdict{ActionResync, "beta", ""}},
+		{"marks are left: the newer record names the other", func(a, b *Hello) {
+			b.Number, b.LastPrimary, a.DirtyBlocks = 4, true, 1
+		}, Verdict{ActionResync, "alpha", ""}},
 		{"marks are left: the last primary", func(a, b *Hello) { b.LastPrimary, b.DirtyBlocks = true, 1 }, Verdict{ActionResync, "beta", ""}},
 		{"marks are left: by name", func(a, b *Hello) { b.DirtyBlocks = 1 }, Verdict{ActionResync, "alpha", ""}},
 		{"one went on alone", func(a, b *Hello) { older(b); a.Base = g1 }, Verdict{ActionResync, "alpha", ""}},

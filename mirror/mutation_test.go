@@ -74,6 +74,7 @@ var byTest = []struct {
 	{13, "intents alternate", "TestScenarios/06-torn-intents"},
 	{14, "a session begins when the last has ended", "TestRule14OneSession"},
 	{18, "a resync needs the right to be alone", "TestRule18AResyncNeedsTheRight"},
+	{22, "the newer record decides", "TestDecide"},
 	{22, "who kept running in step is preferred", "TestRule10OfTwoEqualsEitherMayServe"},
 }
 

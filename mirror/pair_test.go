@@ -173,7 +173,7 @@ func (n *simNode) boot() {
 		Incarnation: n.incarnation, Boot: n.cuts + 1, Random: rngReader{n.rng}, Arbiter: n, Recall: recall,
 		Observe: func(ev Event) { n.pair.log("%s %s: %s -> %s (%s)", n.name, ev.Kind, ev.Old, ev.New, ev.Reason) },
 	}, md)
-	n.engine.SetHolder(n.pair.record.holder == n.id)
+	n.engine.SetHolder(n.pair.record.epoch, n.pair.record.holder == n.id)
 }
 
 // recall is what a worker's own memory comes to: a hung task goes on in a copy.
@@ -378,7 +378,7 @@ func (p *pair) give(n *simNode) {
 func (p *pair) holders() {
 	for _, n := range p.nodes {
 		if n.engine != nil {
-			n.engine.SetHolder(p.record.holder == n.id)
+			n.engine.SetHolder(p.record.epoch, p.record.holder == n.id)
 		}
 	}
 }

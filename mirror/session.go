@@ -51,6 +51,7 @@ type session struct {
 	split      bool   // when last compared, both nodes had writes that the other lacks
 	unrelated  bool   // … and not even a history in common
 	holder     bool   // the record names this node, as last told
+	number     uint64 // … as of this epoch, or this promise
 	equal      uint64 // incarnation of the peer that was last an equal
 }
 
@@ -84,8 +85,11 @@ func (e *Engine) Disconnect(now time.Duration, reason string) {
 	e.settle()
 }
 
-// SetHolder tells the engine whether the record names this node.
-func (e *Engine) SetHolder(holder bool) { e.session.holder = holder }
+// SetHolder tells the engine whether the record names this node, or a promise that
+// is above it, as of which number: of two nodes the one with the higher is right.
+func (e *Engine) SetHolder(number uint64, holder bool) {
+	e.session.number, e.session.holder = number, holder
+}
 
 // lostLink: a link has ended.
 func (e *Engine) lostLink(l *Link, reason string) {

@@ -87,10 +87,8 @@ func (s *service) store(state failover.NodeState) error {
 		return fmt.Errorf("remember what this node knows: %w", err)
 	}
 	s.learned(known, state.View)
-	if state.View.Holder != known.Holder {
-		holds := state.View.Holder == s.node.self.Name
-		s.each(func(v *volume, _ time.Duration) { v.engine.SetHolder(holds) })
-	}
+	number, holds := state.Holder(s.node.self.Name)
+	s.each(func(v *volume, _ time.Duration) { v.engine.SetHolder(number, holds) })
 	return nil
 }
 
@@ -176,7 +174,6 @@ func (s *service) recordNamesPeer() {
 	clear(s.asked)
 	s.mu.Unlock()
 	s.each(func(v *volume, now time.Duration) {
-		v.engine.SetHolder(false)
 		v.engine.RecordNamesPeer(now)
 	})
 }
@@ -246,7 +243,6 @@ func (v *volume) promote(ctx context.Context, force string, then func()) error {
 	for {
 		var err error
 		if !v.do(func(now time.Duration) {
-			v.engine.SetHolder(true)
 			err = v.engine.Promote(now, mirror.Right(v.service.right.Load()), force, then)
 		}) {
 			return errStopping
@@ -270,7 +266,6 @@ func (s *service) demote(ctx context.Context, force bool) {
 			if force {
 				v.cutOff()
 			}
-			v.engine.SetHolder(false)
 			v.engine.Demote(now, block.ShuttingDown, func() {
 				v.letGo()
 				done()

@@ -85,7 +85,8 @@ func newService(n *Node, cfg *config.Service) (*service, error) {
 		if err != nil {
 			return nil, errors.Join(err, s.close())
 		}
-		v.engine.SetHolder(file.State().View.Holder == n.self.Name)
+		state := file.State()
+		v.engine.SetHolder(state.Holder(n.self.Name))
 		s.volumes = append(s.volumes, v)
 	}
 	if s.app, err = newApp(s); err != nil {

@@ -88,7 +88,8 @@ func (n *node) boot() {
 	n.process = p
 	for i, s := range n.stores {
 		p.volumes[i] = newVolume(p, s)
-		p.volumes[i].engine.SetHolder(file.State().View.Holder == n.name)
+		state := file.State()
+		p.volumes[i].engine.SetHolder(state.Holder(n.name))
 	}
 	p.machine = failover.NewMachine(failover.Settings{
 		Service: "db", Node: n.name, Peer: n.peer().name, Heartbeat: heartbeat, Timeout: timeout, Arbiter: failover.ByWitness,

@@ -104,7 +104,6 @@ func (p *process) perform(a *failover.Action) {
 // store makes the node's state durable. A node that cannot ends.
 func (p *process) store(state failover.NodeState) {
 	n, w := p.node, p.node.world
-	known := p.file.State().View
 	if n.fails > 0 {
 		n.fails--
 		n.dir.FailSyncAt(1)
@@ -117,10 +116,8 @@ func (p *process) store(state failover.NodeState) {
 		w.after(between(w.moods, 50*time.Millisecond, 3*time.Second), n.boot)
 		return
 	}
-	if state.View.Holder != known.Holder {
-		holds := state.View.Holder == n.name
-		p.each(func(v *volume, _ time.Duration) { v.engine.SetHolder(holds) })
-	}
+	number, holds := state.Holder(n.name)
+	p.each(func(v *volume, _ time.Duration) { v.engine.SetHolder(number, holds) })
 }
 
 // source lets volumes be copied to the peer while none is served here.
@@ -188,7 +185,6 @@ func (p *process) shut() {
 func (p *process) recordNamesPeer() {
 	p.forgetAsked()
 	p.each(func(v *volume, now time.Duration) {
-		v.engine.SetHolder(false)
 		v.engine.RecordNamesPeer(now)
 	})
 }
@@ -242,7 +238,6 @@ func (g *promotion) next() {
 	}
 	v := p.volumes[g.at]
 	v.post(func(now time.Duration) {
-		v.engine.SetHolder(true)
 		err := v.engine.Promote(now, p.right, g.force, func() { g.done++ })
 		p.after(p.soon(), func() { g.asked(err) })
 	})
@@ -294,7 +289,6 @@ func (p *process) demote(force bool) {
 			if force {
 				v.cutOff()
 			}
-			v.engine.SetHolder(false)
 			told := false
 			v.engine.Demote(now, block.ShuttingDown, func() {
 				v.letGo()
