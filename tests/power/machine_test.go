@@ -45,6 +45,14 @@ type volume struct {
 	drive *drive.Drive
 }
 
+// ownBoot starts the daemon where the kernel's boot ID is the machine's. What the
+// other machine has mounted is let go there: else it could not be unmounted.
+const ownBoot = `
+mount --bind "$0" /proc/sys/kernel/random/boot_id
+own=${0%/*} lab=${0%/*/*}
+cut -d' ' -f2 /proc/self/mounts | grep "^$lab/" | grep -v "^$own/" | tac | xargs -r umount --lazy
+exec "$@"`
+
 func newMachine(t testing.TB, lab *harness.Lab, n *harness.Node, random *rand.Rand) *machine {
 	t.Helper()
 	m := &machine{Node: n, random: random, dir: filepath.Join(lab.Dir, n.Name)}
@@ -53,7 +61,7 @@ func newMachine(t testing.TB, lab *harness.Lab, n *harness.Node, random *rand.Ra
 	}
 	m.state = drive.New(t, m.path("state.drive"), stateSize)
 	harness.MustRun(t, "mkfs.ext4", "-q", "-b", "1024", m.path("state.drive"))
-	m.Within("unshare", "--mount", "sh", "-c", `mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"`, m.path("boot_id"))
+	m.Within("unshare", "--mount", "sh", "-euc", ownBoot, m.path("boot_id"))
 	return m
 }
 
