@@ -92,11 +92,6 @@ type Header struct {
 	LastPrimary bool // this node served the volume last, as far as it knows
 	Serving     bool // it serves now: if it crashes, it may hold writes that nobody else has
 
-	// Boot is drawn anew whenever the node's machine starts, and says in which run
-	// of it Serving was set; 0 where that is not known. A process that ended in the
-	// same run has left the machine all that it acknowledged.
-	Boot uint64
-
 	// Moment is raised while both nodes have the same, and then told to the peer,
 	// which keeps it as PeerMoment: a disk whose moment is before what the peer
 	// was told has been put back to a copy of itself.

@@ -28,7 +28,7 @@ import (
 //	    96  256  ancestors: 16 generations, newest first, then zeroes
 //	   352    8  number of generations
 //	   360    8  moment
-//	   368    8  boot
+//	   368    8  zero
 //	   376    8  moment of the peer
 //	   384    8  resync ID
 //	   392   65  cluster: length, bytes of UTF-8, zeroes; so are all that follow
@@ -43,6 +43,9 @@ import (
 //
 // Numbers are big endian.
 const HeaderSize = 4096
+
+// reserved is the length of the zeroes between the moments.
+const reserved = 8
 
 const (
 	headerMagic   = 0x7477696e62644831 // "twinbdH1"
@@ -83,7 +86,7 @@ func (h *Header) Encode(dst []byte, sequence uint64) error {
 	}
 	p = binary.BigEndian.AppendUint64(p, h.Generations)
 	p = binary.BigEndian.AppendUint64(p, h.Moment)
-	p = binary.BigEndian.AppendUint64(p, h.Boot)
+	p = append(p, make([]byte, reserved)...)
 	p = binary.BigEndian.AppendUint64(p, h.PeerMoment)
 	p = binary.BigEndian.AppendUint64(p, h.ResyncID)
 	for _, name := range []string{h.Cluster, h.Service, h.Volume, h.Node, h.Peer} {
@@ -134,7 +137,10 @@ func headerFrom(s block.Slot) (Header, error) {
 	for i := range h.Ancestors {
 		r.bytes(h.Ancestors[i][:])
 	}
-	h.Generations, h.Moment, h.Boot = r.uint64(), r.uint64(), r.uint64()
+	h.Generations, h.Moment = r.uint64(), r.uint64()
+	if !isZero(r.next(reserved)) {
+		return Header{}, fmt.Errorf("reserved bytes are not zero")
+	}
 	h.PeerMoment, h.ResyncID = r.uint64(), r.uint64()
 	for _, name := range []*string{&h.Cluster, &h.Service, &h.Volume, &h.Node, &h.Peer} {
 		*name = r.text(MaxName)

@@ -33,7 +33,7 @@ var headers = rapid.Custom(func(t *rapid.T) Header {
 		State:      rapid.SampledFrom([]State{Blank, Fresh, Inconsistent, Consistent, Failed}).Draw(t, "state"),
 		Generation: generation("generation"), Base: generation("base"), Intended: generation("intended"),
 		Generations: rapid.Uint64().Draw(t, "generations"),
-		LastPrimary: rapid.Bool().Draw(t, "last primary"), Serving: rapid.Bool().Draw(t, "serving"), Boot: rapid.Uint64().Draw(t, "boot"),
+		LastPrimary: rapid.Bool().Draw(t, "last primary"), Serving: rapid.Bool().Draw(t, "serving"),
 		Moment: rapid.Uint64().Draw(t, "moment"), PeerMoment: rapid.Uint64().Draw(t, "peer moment"), ResyncID: rapid.Uint64().Draw(t, "resync"),
 		Forced: name("forced", 0, MaxForced), Reason: name("reason", 0, MaxReason),
 	}

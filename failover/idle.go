@@ -53,9 +53,7 @@ func (m *Machine) whileHolding() {
 }
 
 // resume: the record names this node, which does not serve. It has been handed
-// the service, or has restarted: then it inherits no right (rule 22). Where only
-// its process has ended, and nobody took over meanwhile, it asks for one and goes
-// on; else a peer that kept running in step has what it may lack.
+// the service, or has restarted: then it inherits nothing (rule 22).
 func (m *Machine) resume() {
 	switch {
 	case mutated("a restarted holder inherits nothing"):
@@ -104,9 +102,9 @@ func (m *Machine) peerInStep() bool {
 }
 
 // outlived: the peer is heard and kept running in step while this node
-// restarted, and not its process only: it may have lost what it had not flushed.
+// restarted, which may have lost what it had not flushed.
 func (m *Machine) outlived() bool {
-	return m.audible() && m.peerInStep() && m.peer.beat.Kept && !m.data.Kept && !m.data.Intact
+	return m.audible() && m.peerInStep() && m.peer.beat.Kept && !m.data.Kept
 }
 
 // met reports whether the nodes have compared what they have.
@@ -137,15 +135,15 @@ func (m *Machine) mayResume() bool {
 }
 
 // settled: a process that has just started has given a peer that kept running
-// the time to be heard, to compare what both have, and to take over. One that was
-// heard and is silent again is given it anew: a few lost beats are no reason to do
-// without what it has.
+// the time to be heard, to compare what both have, and to take over. One that did,
+// was heard, and is silent again is given it anew: a few lost beats are no reason to
+// do without what it has. A peer that has restarted itself is not waited for twice.
 func (m *Machine) settled() bool {
 	if m.audible() {
 		return m.met() || m.waitedLong()
 	}
 	since := m.began
-	if m.peer.heard {
+	if m.peer.heard && m.peer.beat.Kept && m.peerInStep() {
 		since = max(since, m.peer.at)
 	}
 	return m.now-since >= m.set.patience()+2*m.set.Heartbeat

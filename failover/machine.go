@@ -92,7 +92,6 @@ type Data struct {
 	New      bool // some disk has never held data
 	Mirrored bool // every volume is connected, and nothing differs
 	Kept     bool // this process was in step when it last saw the peer, on every volume
-	Intact   bool // the same, or it began where one that served has left everything (mirror.Intact)
 	Meeting  bool // some volume is just comparing what the nodes have
 	Winner   Winner
 	Owes     bool // some volume here has what the peer has not, and the peer waits for it

@@ -33,7 +33,6 @@ type engine struct {
 	gen, base uint8
 	ancestors uint16
 	last      bool // was the last primary
-	serving   bool // a process that served, in this run of the machine, has not ended that
 
 	// In its process.
 	primary  bool
@@ -45,7 +44,6 @@ type engine struct {
 	quiet    uint8
 	retry    time.Duration
 	kept     bool
-	intact   bool // the last process ended while it served, and the machine did not
 	winner   Winner
 	named    bool   // the record names the peer: served from there
 	equal    uint64 // the peer's process that was last an equal
@@ -85,7 +83,7 @@ type hello struct {
 	ancestors     uint16
 	marks         bool
 	primary       bool
-	kept, intact  bool
+	kept          bool
 	number        uint64
 	holder, last_ bool
 }
@@ -93,12 +91,11 @@ type hello struct {
 func (e *engine) crash(power bool, dropped *writes) {
 	if power {
 		*dropped |= e.applied &^ e.durable
-		e.applied, e.serving = e.durable, false
+		e.applied = e.durable
 	}
 	*e = engine{
 		applied: e.applied, durable: e.durable, marks: e.marks, state: e.state, failed: e.failed,
 		gen: e.gen, base: e.base, ancestors: e.ancestors, last: e.last,
-		serving: e.serving, intact: e.serving && e.state == consistent && !e.failed,
 	}
 }
 
@@ -107,7 +104,7 @@ func (w *world) data(i int) Data {
 	e := &w.nodes[i].engine
 	return Data{
 		Whole: e.state == consistent && !e.failed, New: e.state == blank,
-		Mirrored: e.view == mirroring, Kept: e.kept || e.view == mirroring, Intact: e.intact || e.kept || e.view == mirroring, Meeting: e.view == greeting, Winner: e.winner,
+		Mirrored: e.view == mirroring, Kept: e.kept || e.view == mirroring, Meeting: e.view == greeting, Winner: e.winner,
 		Lost:   e.primary && !e.failed && e.right != RightAlone && e.flushed && e.view != mirroring && e.view != copying,
 		Failed: e.primary && e.failed && e.asked && !e.named,
 	}
@@ -220,7 +217,7 @@ func (w *world) move(i int) bool {
 		w.conclude(i)
 	case e.view == source && e.primary && (e.right == RightAlone || mutated("a resync needs the right to be alone")) && w.together() && peer.engine.view == target && !peer.engine.primary:
 		e.view, peer.engine.view = copying, taking
-		peer.engine.state, peer.engine.marks, peer.engine.last, peer.engine.serving = inconsistent, 0, false, false
+		peer.engine.state, peer.engine.marks, peer.engine.last = inconsistent, 0, false
 	case e.view == copying && w.together() && peer.engine.view == taking:
 		w.copied(e, &peer.engine)
 	case e.view == copying && w.together() && peer.engine.view == mirroring: // its last message
@@ -248,7 +245,7 @@ func (w *world) connect() bool {
 		e.view, e.session, e.quiet = greeting, w.session.id, 0
 		w.session.hellos[i] = hello{
 			state: e.state, failed: e.failed, gen: e.gen, ancestors: e.ancestors, marks: e.marks != 0,
-			primary: e.primary, kept: e.kept, intact: e.intact, last_: e.last,
+			primary: e.primary, kept: e.kept, last_: e.last,
 		}
 		w.session.hellos[i].number, w.session.hellos[i].holder = n.durable.Holder(places[i])
 	}

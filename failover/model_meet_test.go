@@ -68,7 +68,7 @@ func (s *session) equals() verdict {
 	}
 	for _, is := range [...]func(h, other *hello) bool{
 		func(h, _ *hello) bool { return h.primary },
-		func(h, other *hello) bool { return h.kept || h.intact && !(other.holder && other.number > h.number) },
+		func(h, _ *hello) bool { return h.kept },
 		func(h, other *hello) bool {
 			return h.number < other.number && !other.holder || h.number >= other.number && h.holder
 		},
@@ -96,7 +96,6 @@ func (w *world) conclude(i int) {
 	case meetMirror:
 		e.view, e.winner, e.base, e.peerHas, e.equal = mirroring, Same, 0, e.flight, w.nodes[1-i].boot
 		e.last = e.last && !w.session.hellos[1-i].primary
-		e.serving = e.serving && !w.session.hellos[1-i].primary
 	case meetResync:
 		e.view, e.winner = source, Mine
 		if v.source != i {
@@ -152,10 +151,10 @@ func (w *world) promote(i int, a Action) bool {
 		w.part(e)
 		e.base, e.state, w.truth.forced = 0, consistent, true
 	}
-	e.primary, e.last, e.serving, e.flushed, e.named = true, true, true, false, false
+	e.primary, e.last, e.flushed, e.named = true, true, false, false
 	e.right, e.until = a.Right, a.Until
 	if w.together() {
-		p.last, p.serving = false, false
+		p.last = false
 	}
 	return true
 }
@@ -166,7 +165,7 @@ func (w *world) demote(i int) {
 	if !e.primary {
 		return
 	}
-	e.primary, e.serving, e.right, e.until, e.named = false, false, RightNone, 0, false
+	e.primary, e.right, e.until, e.named = false, RightNone, 0, false
 	e.waiting, e.flight, e.peerHas, e.asked, e.dead = 0, 0, 0, false, false
 	if e.failed {
 		w.lose(i)

@@ -37,7 +37,6 @@ type Hello struct {
 
 	Primary     bool   // serves now
 	KeptInStep  bool   // this process was in step when it last saw the peer
-	Intact      bool   // it began where one that served has left everything
 	Number      uint64 // epoch of the record, as last seen, or of a promise above it
 	Holder      bool   // that names it
 	LastPrimary bool   // was the last to serve, as far as it knows
@@ -146,7 +145,7 @@ func preferred(a, b Hello) (Hello, string) {
 		why string
 	}{
 		{func(h, _ Hello) bool { return h.Primary }, "it serves"},
-		{lacksNothing, "it kept running in step"},
+		{func(h, _ Hello) bool { return h.KeptInStep && !mutated("who kept running in step is preferred") }, "it kept running in step"},
 		{holds, "the record names it"},
 		{func(h, _ Hello) bool { return h.LastPrimary }, "it was the last primary"},
 	} {
@@ -161,14 +160,6 @@ func preferred(a, b Hello) (Hello, string) {
 		return a, "by name"
 	}
 	return b, "by name"
-}
-
-// lacksNothing: its process, or its machine, kept running. A machine that did so
-// without a process counts only as long as nobody else has held the service: what
-// that one showed, it may lack.
-func lacksNothing(h, other Hello) bool {
-	replaced := other.Holder && other.Number > h.Number
-	return (h.KeptInStep || h.Intact && !replaced) && !mutated("who kept running in step is preferred")
 }
 
 // holds: the record names it, as the one knows who knows the newer one.

@@ -48,7 +48,7 @@ func hellos(node, peer string) []Hello {
 					x.PeerMoment = 6 // it has seen more of the peer than the peer has
 				}
 				if bits&16 != 0 {
-					x.Intact, x.Holder, x.Number = true, true, uint64(bits&3)
+					x.Holder, x.Number = true, uint64(bits&3)
 				}
 				if state == bitmap.Inconsistent {
 					x.Intended, x.Generation = x.Generation, g1
@@ -145,12 +145,6 @@ func TestDecide(t *testing.T) {
 		{"marks are left: the primary is the source", func(a, b *Hello) { a.Primary, b.DirtyBlocks, b.KeptInStep = true, 1, true }, Verdict{ActionResync, "alpha", ""}},
 		{"marks are left: who kept running in step", func(a, b *Hello) { b.KeptInStep, a.Holder, a.DirtyBlocks = true, true, 1 }, Verdict{ActionResync, "beta", ""}},
 		{"marks are left: the record's holder", func(a, b *Hello) { b.Holder, a.LastPrimary, a.DirtyBlocks = true, true, 1 }, Verdict{ActionResync, "beta", ""}},
-		{"marks are left: who is intact is as good as who kept running", func(a, b *Hello) {
-			a.Intact, a.Holder, b.KeptInStep, a.DirtyBlocks = true, true, true, 1
-		}, Verdict{ActionResync, "alpha", ""}},
-		{"marks are left: who is intact, and was replaced since", func(a, b *Hello) {
-			a.Intact, a.Holder, a.Number, b.Holder, b.Number, a.DirtyBlocks = true, true, 2, true, 4, 1
-		}, Verdict{ActionResync, "beta", ""}},
 		{"marks are left: the newer record's holder", func(a, b *Hello) {
 			a.Holder, a.Number, a.LastPrimary, b.Holder, b.Number, a.DirtyBlocks = true, 2, true, true, 4, 1
 		}, Verdict{ActionResync, "beta", ""}},

@@ -45,12 +45,6 @@ type Config struct {
 	// has restarted, and may have lost what it had not flushed.
 	Incarnation uint64
 
-	// Boot names this run of the machine, 0 where that is not known. An engine whose
-	// header says that the last process served in the same one is intact: only the
-	// process has ended, so what it acknowledged is there. The caller has synced the
-	// disk since, which tells of a write that failed after that process.
-	Boot uint64
-
 	// Random is where generations and session numbers come from.
 	Random io.Reader
 
@@ -197,14 +191,7 @@ func New(cfg Config, m *bitmap.Metadata) *Engine {
 	if m.Header.State == bitmap.Failed {
 		e.local, e.localWhy = diskFailed, m.Header.Reason
 	}
-	e.session.intact = Intact(&m.Header, cfg.Boot)
 	return e
-}
-
-// Intact reports whether the process that stored the header served, and ended
-// without the machine, whose run is named by boot.
-func Intact(h *bitmap.Header, boot uint64) bool {
-	return h.Serving && h.State == bitmap.Consistent && (boot != 0 && h.Boot == boot || mutated("who is intact has not lost power"))
 }
 
 func (c Config) withDefaults() Config {

@@ -63,7 +63,7 @@ func (e *Engine) hello() Hello {
 		VolumeID:    h.VolumeID, Size: e.size, State: e.contentState().String(),
 		Generation: generation, Base: h.Base, Intended: h.Intended, Ancestors: ancestorList(h),
 		Moment: h.Moment, PeerMoment: h.PeerMoment, DirtyBlocks: e.dirty.Count(),
-		Primary: e.primary || e.promoting.active(), KeptInStep: e.session.keptInStep, Intact: e.session.intact,
+		Primary: e.primary || e.promoting.active(), KeptInStep: e.session.keptInStep,
 		Number: e.session.number, Holder: e.session.holder, LastPrimary: h.LastPrimary,
 	}
 }

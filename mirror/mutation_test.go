@@ -50,7 +50,6 @@ var rules = []struct {
 	{12, "a target is inconsistent"},
 	{12, "a target adopts the generation at the end"},
 	{14, "a frame carries its session"},
-	{22, "who is intact has not lost power"},
 }
 
 // byTest are those that one test shows, because chance seldom does.

@@ -73,7 +73,6 @@ type simNode struct {
 	inStep      uint64 // durable: the epoch in which it was told to be in step
 	asks        []Ask
 	incarnation uint64
-	cuts        uint64        // of its power
 	whole       bool          // its disk, with its cache, has every acknowledged write
 	kept        bool          // it has not restarted since
 	gives       bool          // has stopped serving, and hands the record to its peer
@@ -170,7 +169,7 @@ func (n *simNode) boot() {
 	n.engine = New(Config{
 		Cluster: "sim", Volume: "v", Node: n.name, Peer: n.peerName(),
 		PeerTimeout: time.Second, DiskTimeout: 2 * time.Second, FlushEvery: 300 * time.Millisecond, FlushBytes: n.pair.flushBytes, Compress: true, Punch: true,
-		Incarnation: n.incarnation, Boot: n.cuts + 1, Random: rngReader{n.rng}, Arbiter: n, Recall: recall,
+		Incarnation: n.incarnation, Random: rngReader{n.rng}, Arbiter: n, Recall: recall,
 		Observe: func(ev Event) { n.pair.log("%s %s: %s -> %s (%s)", n.name, ev.Kind, ev.Old, ev.New, ev.Reason) },
 	}, md)
 	n.engine.SetHolder(n.pair.record.epoch, n.pair.record.holder == n.id)
@@ -393,7 +392,7 @@ func (p *pair) prim(n *simNode) bool {
 	// Who restarted may lack what its peer, which did not, has taken; it has
 	// acknowledged nothing alone if both are of one generation.
 	o := n.peer().engine
-	stale := !n.kept && !e.session.intact && o != nil && o.session.keptInStep && o.header.Generation == e.header.Generation && e.session.state != Mirroring
+	stale := !n.kept && o != nil && o.session.keptInStep && o.header.Generation == e.header.Generation && e.session.state != Mirroring
 	holder := p.record.holder == n.id && !stale
 	takeover := !p.record.alone && n.inStep == p.record.epoch && !stale
 	// The holder is there, serves nothing, and both found that our blocks win:
@@ -436,7 +435,6 @@ func (p *pair) kill(n *simNode, power bool) {
 		n.data.Reopen()
 		n.meta.PowerCut(p.rng, 0.5)
 		n.meta.Reopen()
-		n.cuts++
 		p.cover()
 	}
 	p.model.died(n, power)

@@ -60,7 +60,7 @@ func (r *resync) started(f *Frame) error {
 	}
 	r.id = m.ID
 	h := &e.header
-	h.State, h.Intended, h.VolumeID, h.ResyncID, h.LastPrimary, h.Serving = bitmap.Inconsistent, m.Generation, m.VolumeID, m.ID, false, false
+	h.State, h.Intended, h.VolumeID, h.ResyncID, h.LastPrimary = bitmap.Inconsistent, m.Generation, m.VolumeID, m.ID, false
 	if mutated("a target is inconsistent") || mutated("a target adopts the generation at the end") {
 		h.State, h.Intended = bitmap.Consistent, bitmap.Generation{}
 	}

@@ -93,7 +93,7 @@ func (e *Engine) Promote(now time.Duration, right Right, force string, then func
 			e.meta.wantPages(nil)
 		}
 	}
-	h.State, h.Intended, h.LastPrimary, h.Serving, h.Boot = bitmap.Consistent, bitmap.Generation{}, true, true, e.cfg.Boot
+	h.State, h.Intended, h.LastPrimary, h.Serving = bitmap.Consistent, bitmap.Generation{}, true, true
 	e.right, e.promoting = right, promotion{then: then}
 	e.meta.wantHeader(func() { e.promoting.durable = true })
 	e.settle()
@@ -147,7 +147,7 @@ func (e *Engine) peerRole(f *Frame) error {
 	}
 	e.session.received.Primary = serves
 	if serves && e.header.LastPrimary {
-		e.header.LastPrimary, e.header.Serving = false, false
+		e.header.LastPrimary = false
 		e.meta.wantHeader(nil)
 	}
 	return nil

@@ -42,7 +42,6 @@ type session struct {
 	theirs     *Verdict
 	features   []string
 	keptInStep bool // in step when the last session of this process ended
-	intact     bool // this process began where one ended that served, in the same run of the machine
 	heard      time.Duration
 	pinged     time.Duration
 	reason     string // why there is no session, or none that mirrors
@@ -160,7 +159,6 @@ func (e *Engine) becomeMirroring(reason string) {
 	if !h.Base.IsZero() || e.session.received.Primary && h.LastPrimary {
 		h.Base = bitmap.Generation{}
 		h.LastPrimary = h.LastPrimary && !e.session.received.Primary
-		h.Serving = h.Serving && !e.session.received.Primary
 		e.meta.wantHeader(nil)
 	}
 	e.raiseMoment()

@@ -42,7 +42,6 @@ type Status struct {
 	Base            bitmap.Generation
 	Forced          string // who forced this copy to serve, and when; empty if nobody did
 	KeptInStep      bool
-	Intact          bool // this process began where one ended that served, with all that it had acknowledged
 	DirtyBlocks     int64
 	Intents         int
 	RegionSize      int64
@@ -64,7 +63,7 @@ func (e *Engine) Status() Status {
 		Session: e.session.state, Reason: e.session.reason, Since: e.session.since,
 		Split: e.session.split, Unrelated: e.session.unrelated, Whole: e.session.whole(), State: e.contentState(), DiskFailed: e.localWhy, DiskSilent: e.silent,
 		Generation: e.header.Generation, GenerationCount: e.header.Generations, Base: e.header.Base,
-		Forced: e.header.Forced, KeptInStep: e.session.keptInStep, Intact: e.session.intact, DirtyBlocks: e.dirty.Count(),
+		Forced: e.header.Forced, KeptInStep: e.session.keptInStep, DirtyBlocks: e.dirty.Count(),
 		Intents: e.marks.intents.Len(), RegionSize: e.meta.layout.RegionSize(),
 		Frozen: e.frozen.length + e.held.length, InFlight: e.ops.used,
 		Source: e.resync.source, Equals: e.equals(), Resync: e.resync.progress, Verify: e.verify.progress, Verified: e.verify.last,

@@ -41,7 +41,7 @@ type Seen struct {
 // volume. holder tells whether the record names this node, as far as it knows. Sum
 // is pure, so that a simulation tells its machines the same.
 func Sum(volumes []Seen, holder bool) failover.Data {
-	d := failover.Data{Whole: true, Mirrored: true, Kept: true, Intact: true, Lost: true}
+	d := failover.Data{Whole: true, Mirrored: true, Kept: true, Lost: true}
 	for i := range volumes {
 		v := &volumes[i]
 		st := v.Status
@@ -50,7 +50,6 @@ func Sum(volumes []Seen, holder bool) failover.Data {
 		d.New = d.New || st.State == bitmap.Blank || st.State == bitmap.Fresh
 		d.Mirrored = d.Mirrored && mirrored
 		d.Kept = d.Kept && (st.KeptInStep || mirrored)
-		d.Intact = d.Intact && (st.Intact || st.KeptInStep || mirrored)
 		d.Meeting = d.Meeting || st.Session == mirror.Greeting || st.Session == mirror.Draining
 		d.Lost = d.Lost && v.Waits && v.Asked == mirror.AskAlone
 		d.Failed = d.Failed || v.Waits && v.Asked == mirror.AskPeer

@@ -29,7 +29,6 @@ type Node struct {
 	log         *slog.Logger
 	version     string
 	incarnation uint64               // of this process
-	boot        uint64               // names this run of the machine
 	clock       func() time.Duration // runs during suspend
 	wall        func() time.Time     // for people: decides nothing
 	digest      string               // of the configuration
@@ -86,7 +85,7 @@ func Open(cfg *config.Config, self string, o Options) (n *Node, err error) {
 	}
 	var random [8]byte
 	rand.Read(random[:]) // never fails, by its documentation
-	n.incarnation, n.boot = binary.BigEndian.Uint64(random[:]), thisBoot()
+	n.incarnation = binary.BigEndian.Uint64(random[:])
 	defer func() {
 		if err != nil {
 			n.close()

@@ -88,13 +88,12 @@ func openVolume(s *service, cfg *config.Volume, incarnation uint64) (*volume, er
 		v.store.close()
 		return nil, err
 	}
-	v.prove(m)
 	v.loop = loop.New(loop.Options{Name: cfg.Name, Logger: v.log})
 	v.drive(v.store.data, v.store.meta, loop.DefaultSlowAfter)
 	v.engine = mirror.New(mirror.Config{
 		Cluster: n.cfg.Cluster, Volume: cfg.Name, Node: n.self.Name, Peer: n.peer.Name,
 		Punch: cfg.Thin, PeerTimeout: s.cfg.PeerTimeout, DiskTimeout: s.cfg.DiskTimeout,
-		Compress: true, Incarnation: incarnation, Boot: n.boot, Random: rand.Reader,
+		Compress: true, Incarnation: incarnation, Random: rand.Reader,
 		Arbiter: v, Observe: v.observe, Recall: func(t *block.Task) { v.disks.Recall(t) },
 	}, m)
 	v.publish()

@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -59,10 +58,6 @@ func (p *Process) start(t testing.TB) {
 		close(done)
 	}()
 }
-
-// Within has another command start the process from now on, which replaces itself by
-// it: it is appended to the words of that command.
-func (p *Process) Within(words ...string) { p.argv = append(slices.Clone(words), p.argv...) }
 
 // Running says whether the process was started and has not ended.
 func (p *Process) Running() bool {

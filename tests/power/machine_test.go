@@ -45,14 +45,6 @@ type volume struct {
 	drive *drive.Drive
 }
 
-// ownBoot starts the daemon where the kernel's boot ID is the machine's. What the
-// other machine has mounted is let go there: else it could not be unmounted.
-const ownBoot = `
-mount --bind "$0" /proc/sys/kernel/random/boot_id
-own=${0%/*} lab=${0%/*/*}
-cut -d' ' -f2 /proc/self/mounts | grep "^$lab/" | grep -v "^$own/" | tac | xargs -r umount --lazy
-exec "$@"`
-
 func newMachine(t testing.TB, lab *harness.Lab, n *harness.Node, random *rand.Rand) *machine {
 	t.Helper()
 	m := &machine{Node: n, random: random, dir: filepath.Join(lab.Dir, n.Name)}
@@ -61,7 +53,6 @@ func newMachine(t testing.TB, lab *harness.Lab, n *harness.Node, random *rand.Ra
 	}
 	m.state = drive.New(t, m.path("state.drive"), stateSize)
 	harness.MustRun(t, "mkfs.ext4", "-q", "-b", "1024", m.path("state.drive"))
-	m.Within("unshare", "--mount", "sh", "-euc", ownBoot, m.path("boot_id"))
 	return m
 }
 
@@ -80,7 +71,6 @@ func (m *machine) drives() []*drive.Drive {
 // node's disks lead to them.
 func (m *machine) powerOn(t testing.TB) {
 	t.Helper()
-	m.newBoot(t)
 	for _, d := range m.drives() {
 		d.PowerOn(t)
 	}
@@ -103,16 +93,6 @@ func removeIfThere(path string) error {
 		return err
 	}
 	return nil
-}
-
-// newBoot gives the machine what its kernel would draw when it starts, and the
-// daemon finds there.
-func (m *machine) newBoot(t testing.TB) {
-	t.Helper()
-	id := fmt.Sprintf("%08x-0000-4000-8000-%012x\n", m.random.Uint32(), m.random.Uint64()>>16)
-	if err := os.WriteFile(m.path("boot_id"), []byte(id), 0o644); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // boot is powerOn with the daemon.

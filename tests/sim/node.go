@@ -18,7 +18,6 @@ type node struct {
 	skew    time.Duration // of its clock
 	rate    float64
 	powered bool
-	run     uint64        // of the machine, since it has power
 	cut     time.Duration // when it last lost its power
 	dir     *failovertest.Disk
 	stores  [2]*store // of the volumes
@@ -30,7 +29,7 @@ type node struct {
 
 func newNode(w *world, id int) *node {
 	n := &node{
-		world: w, id: id, name: places[id], powered: true, run: 1,
+		world: w, id: id, name: places[id], powered: true,
 		skew: time.Duration(id+1) * 3e4 * time.Hour,
 		rate: 0.97 + 0.06*w.disks.Float64(),
 		dir:  failovertest.NewDisk(w.opt.Seed + uint64(id) + 1),
@@ -76,9 +75,6 @@ func (n *node) boot() {
 		return
 	}
 	w.boots++
-	if !n.powered {
-		n.run++
-	}
 	n.powered = true
 	w.note("boot", int64(n.id), int64(w.boots))
 	w.say("%s boots", n.name)

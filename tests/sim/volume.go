@@ -49,7 +49,7 @@ func newVolume(p *process, s *store) *volume {
 	v.engine = mirror.New(mirror.Config{
 		Cluster: "sim", Volume: s.ledger.name, Node: p.node.name, Peer: p.node.peerName(),
 		PeerTimeout: peerTimeout, DiskTimeout: diskTimeout, FlushEvery: flushEvery, FlushBytes: s.ledger.flushBytes,
-		Compress: true, Punch: s.ledger.id == 0, Incarnation: p.boot, Boot: p.node.run, Random: p.node.random, Arbiter: v, Observe: v.observe, Recall: v.recall,
+		Compress: true, Punch: s.ledger.id == 0, Incarnation: p.boot, Random: p.node.random, Arbiter: v, Observe: v.observe, Recall: v.recall,
 	}, s.load())
 	v.publish()
 	return v
