@@ -180,8 +180,12 @@ func (m *Machine) whyWaiting() string {
 		return "waits for the witness"
 	case d.View.Epoch == 0:
 		return fmt.Sprintf("nobody has served %s yet: run `twinbd prim %s` on the node whose data is to be used", service, service)
+	case m.sources && d.View.Holder == peer:
+		return fmt.Sprintf("copies to %s, which has restarted, what it may have lost; then %s goes on", peer, peer)
 	case m.sources:
 		return fmt.Sprintf("copies to %s what it lacks; then %s, which has what is missing here, is to serve", peer, peer)
+	case d.View.Holder == m.set.Node && m.peerWins() && m.catchesUp():
+		return fmt.Sprintf("has restarted, and gets from %s, which kept running, what it may have lost; then it serves", peer)
 	case !m.data.Whole:
 		return fmt.Sprintf("the disk here is not whole: waits for %s", peer)
 	case d.Maintenance:

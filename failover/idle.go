@@ -53,7 +53,8 @@ func (m *Machine) whileHolding() {
 }
 
 // resume: the record names this node, which does not serve. It has been handed
-// the service, or has restarted: then it inherits nothing (rule 22).
+// the service, or has restarted: then it inherits nothing but what its peer, which
+// kept running, gives it (rule 22).
 func (m *Machine) resume() {
 	switch {
 	case mutated("a restarted holder inherits nothing"):
@@ -61,6 +62,7 @@ func (m *Machine) resume() {
 	case m.data.Meeting, m.now < m.ask.retry:
 	case m.handedOver():
 		m.win(RightPair, m.durable.View.Epoch, "handed over by "+m.set.Peer)
+	case m.peerWins() && m.catchesUp():
 	case m.peerWins() && m.cutOff():
 		if m.met() && m.now-m.began >= m.set.Timeout && m.now-m.bound >= m.set.Heartbeat {
 			m.promise(true, m.set.Peer+" has the newer data, and the witness is away")
@@ -94,6 +96,14 @@ func (m *Machine) peerWins() bool {
 	}
 	hasAll := m.peerInStep() && m.durable.Held == 0 // nothing was acknowledged alone
 	return (hasAll || mutated("a failed disk is no reason to lose writes") && !m.data.Whole) && (!m.data.Whole || m.outlived() && m.waitedLong())
+}
+
+// catchesUp: the peer, which kept running in step, copies what this node may have
+// lost (restores, there); then nothing differs, and what runs here goes on where it
+// was. A copy that takes longer than a takeover would is not waited for: the peer
+// serves meanwhile. Nor does a node keep what it cannot be reached for.
+func (m *Machine) catchesUp() bool {
+	return m.outlived() && !m.data.New && m.now-m.began < m.set.patience() && (!m.data.Detached || m.peer.beat.Detached)
 }
 
 // peerInStep: the peer has every write that was acknowledged in pair.

@@ -2,7 +2,10 @@
 
 package failover
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
 // One test for each of the design's rules on who may serve.
 
@@ -145,10 +148,42 @@ func TestRule22OnlyTheNewestServes(t *testing.T) {
 	w := pairWorld(ByWitness)
 	w.write(alpha, 0, false)
 	w.crash(alpha, true)
+	if w.nodes[alpha].engine.applied != 0 {
+		t.Fatal("nothing was lost")
+	}
 	w.start(alpha)
 	w.until(t, 20, func() bool { return w.wrong(true) == "" })
-	if !w.serves(beta) || w.nodes[alpha].engine.applied != 1 {
+	if !w.serves(alpha) || w.nodes[alpha].engine.applied != 1 {
 		t.Error("the survivor's blocks do not win")
+	}
+}
+
+// What a restarted holder may lack is copied to it for as long as a takeover would
+// take, and not at all where it could not be reached: then the other one serves.
+func TestRule22ALongCopyIsNotWaitedFor(t *testing.T) {
+	for name, detached := range map[string]bool{"takes long": false, "cannot be reached": true} {
+		t.Run(name, func(t *testing.T) {
+			set := pairWorld(ByNobody).nodes[alpha].m.set
+			view := View{5, "alpha", Pair}
+			m := NewMachine(set, 1, 0, NodeState{View: view, Known: 5, Wanted: WantStart})
+			m.Tick(0)
+			holder := func(now time.Duration) string {
+				m.Heard(now, Beat{
+					Boot: 2, Sent: now, EchoBoot: 1, Echo: now, View: view, Known: 5, InStep: 5, Whole: true, Kept: true, Wanted: WantStart,
+				})
+				m.Saw(now, Data{Winner: Theirs, Detached: detached})
+				return m.Durable().View.Holder
+			}
+			now := set.Heartbeat
+			for ; !detached && now < set.patience(); now += set.Heartbeat {
+				if got := holder(now); got != "alpha" {
+					t.Fatalf("after %v the record names %s", now, got)
+				}
+			}
+			if got := holder(now); got != "beta" || m.Serving() {
+				t.Errorf("after %v the record names %s, serving: %t", now, got, m.Serving())
+			}
+		})
 	}
 }
 

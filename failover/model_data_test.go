@@ -46,6 +46,7 @@ type engine struct {
 	kept     bool
 	winner   Winner
 	named    bool   // the record names the peer: served from there
+	sources  bool   // what the peer lacks is copied to it, though this node does not serve
 	equal    uint64 // the peer's process that was last an equal
 	asked    bool   // its disk failed, and the record is to name the peer
 	dead     bool   // there is no whole copy any more: clients get errors
@@ -215,7 +216,7 @@ func (w *world) move(i int) bool {
 		w.lose(i)
 	case e.view == greeting && w.together():
 		w.conclude(i)
-	case e.view == source && e.primary && (e.right == RightAlone || mutated("a resync needs the right to be alone")) && w.together() && peer.engine.view == target && !peer.engine.primary:
+	case e.view == source && w.mayCopy(e) && w.together() && peer.engine.view == target && !peer.engine.primary:
 		e.view, peer.engine.view = copying, taking
 		peer.engine.state, peer.engine.marks, peer.engine.last = inconsistent, 0, false
 	case e.view == copying && w.together() && peer.engine.view == taking:
@@ -230,6 +231,11 @@ func (w *world) move(i int) bool {
 		return w.launch(i) || w.acknowledge(i) || w.wantFlush && w.flush(i)
 	}
 	return true
+}
+
+// mayCopy: a source has the right to be the only copy that counts.
+func (w *world) mayCopy(e *engine) bool {
+	return e.sources || e.primary && (e.right == RightAlone || mutated("a resync needs the right to be alone"))
 }
 
 // connect begins a session. It waits until nothing of the last one is under way.

@@ -226,7 +226,7 @@ func (c *canon) node(i int) {
 	c.seen(&m.data)
 	c.bytes(uint8(m.role), uint8(m.right), uint8(m.told.right), uint8(m.going.why), uint8(m.application.state), uint8(m.ping.why), uint8(m.fence.why), uint8(m.pending.why))
 	c.bools(m.won, m.force != "", m.risk, m.remote, m.hidden, m.offer, m.going.all, m.going.handover, m.going.downing, m.going.demoting,
-		m.application.ailing, m.connected, m.everywhere, m.parted == 0, m.peer.heard, m.ask.on, m.ask.nonce == 0, m.pending.on, m.ping.on, m.ping.good, m.fence.on)
+		m.application.ailing, m.connected, m.sources, m.everywhere, m.parted == 0, m.peer.heard, m.ask.on, m.ask.nonce == 0, m.pending.on, m.ping.on, m.ping.good, m.fence.on)
 	c.number(m.term, m.teach)
 	c.times(m, now)
 	c.heard(m, i)
@@ -280,7 +280,7 @@ func (c *canon) engine(i int) {
 	e, p := &c.w.nodes[i].engine, &c.w.nodes[1-i].engine
 	c.bytes(uint8(e.applied), uint8(e.durable), uint8(e.marks), uint8(e.state), uint8(e.right), uint8(e.view), e.quiet, uint8(e.winner), uint8(e.waiting), uint8(e.flight), uint8(e.peerHas))
 	c.bools(e.gen == p.gen, e.base != 0, e.ancestors&(1<<p.gen) != 0)
-	c.bools(e.failed, e.asked, e.dead, e.equal == c.w.nodes[1-i].boot, e.last, e.primary, e.connects, e.session != 0, e.session == p.session, e.kept, e.named, e.flushed, e.retry > c.w.now)
+	c.bools(e.failed, e.asked, e.dead, e.equal == c.w.nodes[1-i].boot, e.last, e.primary, e.connects, e.session != 0, e.session == p.session, e.kept, e.named, e.sources, e.flushed, e.retry > c.w.now)
 	c.ahead(e.until, c.w.local(i))
 	if e.view == greeting {
 		h := &c.w.session.hellos[i]

@@ -57,6 +57,8 @@ func (w *world) act(i int, a Action) {
 		n.engine.right, n.engine.until = a.Right, a.Until
 	case DoNames:
 		n.engine.named = true
+	case DoSource:
+		n.engine.sources = !a.Off && !n.engine.primary
 	case DoPromote:
 		back(evPromoted, !w.promote(i, a))
 	case DoDemote, DoExpel:

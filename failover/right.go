@@ -73,21 +73,36 @@ func (m *Machine) renewed(asked time.Duration) {
 	m.lease = max(m.lease, asked+m.set.Timeout)
 }
 
-// setSource lets a holder that cannot serve, because of one volume, be the source
-// of another: of two nodes each of which lacks what only the other has, both
-// would wait for ever. Its right to be the only copy that counts is the record's,
-// or the peer's promise (rule 18); nothing is acknowledged by it. When the peer
-// lacks nothing any more, it is given the service.
+// setSource lets a node that does not serve be the source of a resync. Nothing is
+// acknowledged by it.
 func (m *Machine) setSource() {
-	d, b := &m.durable, &m.peer.beat
-	holds := d.View.Holder == m.set.Node && d.View.Mode == Alone && (m.set.Arbiter != ByWitness || m.fresh()) ||
-		d.Held > d.View.Epoch && b.Promise == d.Held
-	sources := m.role == idle && !m.won && !m.pending.on && d.Wanted == WantStart && m.going.why == staying &&
-		holds && m.data.Owes && (!m.data.Whole || m.data.Winner == Theirs) && m.audible() && !b.Serving
+	sources := m.role == idle && !m.won && !m.pending.on && m.durable.Wanted == WantStart && m.going.why == staying &&
+		m.audible() && !m.peer.beat.Serving && (m.copiesFirst() || m.restores())
 	if sources != m.sources {
 		m.sources = sources
 		m.do(Action{Do: DoSource, Off: !sources})
 	}
+}
+
+// copiesFirst: a holder cannot serve, because of one volume, and is the source of
+// another: of two nodes each of which lacks what only the other has, both would wait
+// for ever. Its right to be the only copy that counts is the record's, or the peer's
+// promise (rule 18). When the peer lacks nothing any more, it is given the service.
+func (m *Machine) copiesFirst() bool {
+	d, b := &m.durable, &m.peer.beat
+	holds := d.View.Holder == m.set.Node && d.View.Mode == Alone && (m.set.Arbiter != ByWitness || m.fresh()) ||
+		d.Held > d.View.Epoch && b.Promise == d.Held
+	return holds && m.data.Owes && (!m.data.Whole || m.data.Winner == Theirs)
+}
+
+// restores: the holder has restarted, and this node kept running in step: it copies
+// to the holder what that may have lost, and then the holder goes on (rule 22). If
+// that dies meanwhile, this node takes over as it would have before: it has all that
+// was acknowledged, in the record's epoch.
+func (m *Machine) restores() bool {
+	d, b := &m.durable, &m.peer.beat
+	return d.View.Holder == m.set.Peer && d.View.Mode == Pair && b.View == d.View && d.InStep >= d.View.Epoch &&
+		d.Promise == 0 && b.Held == 0 && m.data.Whole && m.data.Kept && !b.Kept && m.data.Winner == Mine
 }
 
 // keepRight does what a serving node has to do about its right.

@@ -200,6 +200,6 @@ func TestNobody(t *testing.T) {
 	harness.Elapse(3 * time.Second)
 	k.silent(t, c.beta, 0)
 	c.alpha.boot(t)
-	k.waitServed(t, c.beta, k.now()) // it kept running in step, so alpha names it (rule 22)
-	c.waitPair(t, c.beta)
+	k.waitServed(t, c.alpha, k.now()) // its process had ended, and not the machine with what it had written (rule 22)
+	c.waitPair(t, c.alpha)
 }

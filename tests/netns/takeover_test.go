@@ -52,8 +52,23 @@ func TestSecondaryDeath(t *testing.T) {
 	c.waitPair(t, c.alpha)
 }
 
-// A daemon that is back before its lease runs out keeps the service, or finds
-// itself demoted: in either case nothing that was acknowledged is lost.
+// A daemon that is back before its lease runs out keeps the service, for its machine
+// has all that it had written (rule 22).
+func TestRule22KillAndBackInTime(t *testing.T) {
+	c := newCluster(t, options{pace: `"safe"`})
+	k := c.newClient(t, 1)
+	for range 3 {
+		fault := k.now()
+		c.alpha.kill(t)
+		c.alpha.start(t)
+		k.waitServed(t, c.alpha, fault)
+		t.Logf("without an acknowledged write for %v", k.gap(fault))
+		c.waitPair(t, c.alpha)
+	}
+}
+
+// One that is back when its lease runs out keeps the service, or finds itself
+// demoted: in either case nothing that was acknowledged is lost.
 func TestKillAndBackAtOnce(t *testing.T) {
 	c := newCluster(t, options{})
 	k := c.newClient(t, 1)

@@ -100,32 +100,20 @@ done
 for one in $all; do wait $one; done
 `
 
-// The daemon of a node that serves alone is killed while programs write: the kernel
-// holds what is under way, and a new daemon goes on with it. Nobody sees an error.
-// The peer returns, and a planned switch moves the file system with all that is on it.
+// The daemon is killed while programs write, in a pair and then alone, and is back
+// before anybody took over: the kernel holds what is under way, and a new daemon goes
+// on with it. Nobody sees an error. The peer returns, and a planned switch moves the
+// file system with all that is on it.
 func TestDaemonKilled(t *testing.T) {
-	c := newMounted(t, options{size: 64 << 20}, "true")
+	c := newMounted(t, options{size: 64 << 20, pace: `{ heartbeat = "1s", timeout = "20s" }`}, "true")
 	serves := c.waitServing(t)
 	next := c.other(serves)
-	next.die(t) // with a peer in step the service would move there: its blocks win (rule 22)
-	harness.WaitFor(t, serves.name+" to serve alone", patience, func() error { return serves.in(t, control.Alone) })
 	writers := serves.start(t, nil, nil, "sh", "-euc", writersScript)
-	serves.waitWritten(t)
-	harness.Elapse(time.Second) // some moment
-
-	serves.daemon.signal(t, syscall.SIGKILL)
-	if out, err := serves.daemon.wait(patience); err != nil || out.Code != 128+9 {
-		t.Fatalf("kill the daemon: %s, %v", out, err)
-	}
-	inflight := strings.Fields(serves.must(t, "cat", "/sys/block/nbd0/inflight"))
-	t.Logf("%s reads and %s writes were under way when the daemon was killed", inflight[0], inflight[1])
-	if inflight[1] == "0" {
-		t.Error("no write was under way")
-	}
-	began := time.Now()
-	serves.serve(t)
-	serves.waitWritten(t)
-	t.Logf("after a new start writes went on within %v", time.Since(began).Round(10*time.Millisecond))
+	serves.killUnderLoad(t)
+	c.waitPair(t, serves)
+	next.die(t)
+	harness.WaitFor(t, serves.name+" to serve alone", patience, func() error { return serves.in(t, control.Alone) })
+	serves.killUnderLoad(t)
 	serves.must(t, "touch", "/tmp/stop")
 	if out, err := writers.wait(patience); err != nil || out.Code != 0 {
 		t.Errorf("programs that wrote meanwhile: %s, %v", out, err)
@@ -133,7 +121,7 @@ func TestDaemonKilled(t *testing.T) {
 	next.comeBack(t)
 	c.waitPair(t, serves)
 
-	began = time.Now()
+	began := time.Now()
 	serves.must(t, "twinbd", "switch", serviceName)
 	c.waitPair(t, next)
 	t.Logf("switched, a pair after %v", time.Since(began).Round(100*time.Millisecond))
@@ -142,6 +130,26 @@ func TestDaemonKilled(t *testing.T) {
 	}
 	next.shell(t, `for i in 1 2 3 4 5 6; do yes "file $i" | head -c 2097152 | cmp - /data/f$i; done`)
 	c.checkFiles(t)
+}
+
+// killUnderLoad kills the daemon while programs write, and starts it again.
+func (n *node) killUnderLoad(t testing.TB) {
+	t.Helper()
+	n.waitWritten(t)
+	harness.Elapse(time.Second) // some moment
+	n.daemon.signal(t, syscall.SIGKILL)
+	if out, err := n.daemon.wait(patience); err != nil || out.Code != 128+9 {
+		t.Fatalf("kill the daemon: %s, %v", out, err)
+	}
+	inflight := strings.Fields(n.must(t, "cat", "/sys/block/nbd0/inflight"))
+	t.Logf("%s reads and %s writes were under way when the daemon was killed", inflight[0], inflight[1])
+	if inflight[1] == "0" {
+		t.Error("no write was under way")
+	}
+	began := time.Now()
+	n.serve(t)
+	n.waitWritten(t)
+	t.Logf("after a new start writes went on within %v", time.Since(began).Round(10*time.Millisecond))
 }
 
 // in holds that the node is in a state, of whatever colour.
