@@ -277,6 +277,6 @@ func (m *Machine) win(r Right, term uint64, because string) {
 	if m.durable.Wanted == WantStop || m.going.why == quitting {
 		return // told to stop while it asked
 	}
-	m.won, m.right, m.term, m.teach, m.remote, m.risk, m.because = true, r, term, 0, false, false, because
+	m.won, m.right, m.term, m.teach, m.unused, m.remote, m.risk, m.because = true, r, term, 0, 0, false, false, because
 	m.event("epoch", "", fmt.Sprint(term), because)
 }

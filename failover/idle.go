@@ -211,10 +211,11 @@ func (m *Machine) partingWord() {
 }
 
 // mayGiveUp: this node held the service in pair to the last, and the peer has
-// kept running in step ever since. When both are to stop nobody gives.
+// kept running in step ever since; a promise of that peer's it may have taken, and
+// never gone alone by. When both are to stop nobody gives.
 func (m *Machine) mayGiveUp() bool {
 	d, b := &m.durable, &m.peer.beat
-	return !m.everywhere && d.View.Holder == m.set.Node && d.View.Mode == Pair && d.Held == 0 && d.Promise == 0 &&
+	return !m.everywhere && d.View.Holder == m.set.Node && d.View.Mode == Pair && (d.Held == 0 || d.Held == m.unused) && d.Promise == 0 &&
 		m.audible() && m.fresh() && b.Wanted == WantStart && !b.Serving && b.Whole && b.Kept && b.InStep >= d.View.Epoch
 }
 

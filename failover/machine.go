@@ -48,6 +48,7 @@ type Machine struct {
 	offer   bool          // the promise given is the peer's right to serve
 	bound   time.Duration // when it was given
 	refused time.Duration // when the peer last said that it does not hold it
+	unused  uint64        // the peer's promise that this process took in pair, and was never alone by; 0: none
 	going   departure
 
 	application application

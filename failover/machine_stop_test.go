@@ -119,3 +119,40 @@ func (w *world) primary(last int) int {
 	}
 	return last
 }
+
+// A primary that holds a promise is stopped, and cannot hand over for the volumes
+// have just lost each other. If it never went alone by the promise, the peer has
+// everything: it is given the service as soon as the witness is back, and else not.
+func TestRule24AHolderOfAPromiseStops(t *testing.T) {
+	for name, alone := range map[string]bool{"never alone": false, "alone": true} {
+		t.Run(name, func(t *testing.T) {
+			w := pairWorld(ByWitness)
+			w.run = 0
+			w.until(t, 6, func() bool { return w.nodes[alpha].durable.Held != 0 })
+			if alone {
+				w.cut(alpha, beta)
+				w.until(t, 6, func() bool { return w.nodes[alpha].engine.right == RightAlone })
+				w.write(alpha, 0, true)
+				w.choose(choice{do: stallData})
+				w.mend(alpha, beta)
+				w.ticks(2)
+			}
+			w.must(t, alpha, CommandStop)
+			w.lose(alpha)
+			w.lose(beta)
+			w.after()
+			w.ticks(3)
+			if alone {
+				w.choose(choice{do: freeData})
+			}
+			if s := w.nodes[alpha].m.State(); s != StateStop || w.nodes[alpha].durable.Held == 0 || w.serves(beta) {
+				t.Fatalf("alpha is %v, and holds %d; beta serves: %t", s, w.nodes[alpha].durable.Held, w.serves(beta))
+			}
+			w.startWitness()
+			w.ticks(12)
+			if w.serves(beta) == alone || w.broken != "" {
+				t.Errorf("beta serves: %t; %s", w.serves(beta), w.broken)
+			}
+		})
+	}
+}

@@ -28,6 +28,9 @@ func (m *Machine) take(n uint64, offer bool) {
 	switch {
 	case serves && m.term < n && !m.remote:
 		m.store(func(d *NodeState) { d.Held = n })
+		if m.right == RightPair {
+			m.unused = n
+		}
 		m.event("promise", "", "held", m.set.Peer+" has promised not to serve")
 	case offer && m.mayAccept(n):
 		m.store(func(d *NodeState) { d.Held = n })

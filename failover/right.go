@@ -146,7 +146,7 @@ func (m *Machine) seekAlone() {
 
 // becomeAlone is the only way to the right to acknowledge alone.
 func (m *Machine) becomeAlone(term uint64, reason string) {
-	m.right, m.term, m.teach, m.because = RightAlone, term, 0, reason
+	m.right, m.term, m.teach, m.unused, m.because = RightAlone, term, 0, 0, reason
 }
 
 // pair brings the record back to pair (rule 16), at every try in this order:
