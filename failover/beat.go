@@ -44,6 +44,8 @@ type Beat struct {
 	Ailing   bool // the application has failed there, and not been well since
 	Detached bool // the service's network does not carry there
 	Stuck    bool // its data path stands still: it renews no lease (rule 8)
+	Succeeds bool // its process has replaced one that left everything durable, and has not served yet
+	Weary    bool // the holder has restarted again, soon after it had before: the speaker is to serve (rule 22)
 
 	Addressed bool // the service's addresses are there
 }
@@ -57,7 +59,7 @@ func (m *Machine) compose() Beat {
 		Serving: m.role == serving || m.role == promoting || m.role == leaving, Term: m.term, Teach: m.teach,
 		Promise: m.repeated(), Offer: m.offer, Held: d.Held, Disowned: d.Disowned, Wants: m.wants(),
 		Witness: m.reachesWitness(), Wanted: d.Wanted, Resting: d.Maintenance,
-		Whole: m.data.Whole, Mirrored: m.data.Mirrored, Kept: m.data.Kept, Ailing: m.application.ailing, Detached: m.data.Detached, Stuck: m.data.Stuck,
+		Whole: m.data.Whole, Mirrored: m.data.Mirrored, Kept: m.data.Kept, Ailing: m.application.ailing, Detached: m.data.Detached, Stuck: m.data.Stuck, Succeeds: m.succeeds, Weary: m.relapse.again,
 		Addressed: m.data.Addressed,
 	}
 }
@@ -110,6 +112,7 @@ func (m *Machine) Heard(now time.Duration, b Beat) []Action {
 	if deaf := b.EchoBoot != m.boot || m.now-b.Echo >= m.set.Timeout; !m.audible() || deaf && b.Wanted == WantStart {
 		m.peer.since = m.now // as long as it does not hear this node, nothing can be compared
 	}
+	m.noticeRestart(&b)
 	m.peer.heard, m.peer.at, m.peer.beat = true, m.now, b
 	if m.followed(&b) {
 		m.renewed(b.Echo)
@@ -118,6 +121,29 @@ func (m *Machine) Heard(now time.Duration, b Beat) []Action {
 	m.hearPromise(&b)
 	m.hearTeaching(&b)
 	return m.end()
+}
+
+// relapse is that of a holder whose process ends again and again.
+type relapse struct {
+	at    time.Duration // when another process of it was first heard, the last time; 0: never
+	again bool          // soon after the time before
+}
+
+// relapseWithin is how soon that is, in timeouts.
+const relapseWithin = 10
+
+// noticeRestart: the holder's process may be another one than before. What it ended
+// of may be what it is asked for: when that happens again soon, and was not meant, the
+// service is better off here.
+func (m *Machine) noticeRestart(b *Beat) {
+	r := &m.relapse
+	switch {
+	case !m.peer.heard || b.Boot == m.peer.beat.Boot:
+	case m.durable.View.Holder != m.set.Peer || m.durable.View.Mode != Pair || !m.data.Kept || b.Succeeds:
+		r.again = false
+	default:
+		*r = relapse{m.now, r.at != 0 && m.now-r.at < relapseWithin*m.set.Timeout}
+	}
 }
 
 // followed reports whether a beat is the answer of a peer that follows this node

@@ -8,6 +8,8 @@ package failover
 func (m *Machine) whileIdle() {
 	d := &m.durable
 	switch {
+	case m.won && m.unsaid && !m.peerYields():
+		m.won = m.audible() // else it is asked for anew, with the peer silent
 	case m.won:
 		if m.patient() {
 			m.becomePromoting()
@@ -67,8 +69,12 @@ func (m *Machine) resume() {
 		if m.met() && m.now-m.began >= m.set.Timeout && m.now-m.bound >= m.set.Heartbeat {
 			m.promise(true, m.set.Peer+" has the newer data, and the witness is away")
 		}
-	case m.peerWins():
+	case m.peerWins(), m.relapses() && !m.cutOff():
 		m.seek(forGive)
+	case m.mayResume() && m.cutOff() && m.audible() && m.peer.beat.Witness && m.peerInStep():
+		if m.met() && m.now-m.began >= m.set.patience()+m.set.Timeout && m.now-m.bound >= m.set.Heartbeat {
+			m.promise(true, m.set.Peer+" reaches the witness, and this node does not")
+		}
 	case m.mayResume():
 		m.seek(forResume)
 	}
@@ -101,9 +107,20 @@ func (m *Machine) peerWins() bool {
 // catchesUp: the peer, which kept running in step, copies what this node may have
 // lost (restores, there); then nothing differs, and what runs here goes on where it
 // was. A copy that takes longer than a takeover would is not waited for: the peer
-// serves meanwhile. Nor does a node keep what it cannot be reached for.
+// serves meanwhile. Nor does a node keep what it cannot be reached for, or what its
+// process dies of again and again.
 func (m *Machine) catchesUp() bool {
-	return m.outlived() && !m.data.New && m.now-m.began < m.set.patience() && (!m.data.Detached || m.peer.beat.Detached)
+	b := &m.peer.beat
+	return m.outlived() && !m.data.New && !b.Weary && b.Wanted == WantStart &&
+		m.now-m.began < m.set.patience() && (!m.data.Detached || b.Detached)
+}
+
+// relapses: this node's process has ended twice within a short time, and the peer,
+// which kept running and has everything, is to serve.
+func (m *Machine) relapses() bool {
+	b := &m.peer.beat
+	return m.audible() && b.Weary && b.EchoBoot == m.boot && b.Kept && b.Whole && !b.Serving && b.Wanted == WantStart &&
+		m.peerInStep() && m.data.Mirrored
 }
 
 // peerInStep: the peer has every write that was acknowledged in pair.
@@ -151,6 +168,9 @@ func (m *Machine) mayResume() bool {
 func (m *Machine) settled() bool {
 	if m.audible() {
 		return m.met() || m.waitedLong()
+	}
+	if m.succeeds && m.durable.View.Mode == Alone {
+		return true // nothing was lost since this node was alone, with everything
 	}
 	since := m.began
 	if m.peer.heard && m.peer.beat.Kept && m.peerInStep() {

@@ -33,6 +33,7 @@ type Machine struct {
 
 	role     role
 	won      bool   // the right to serve is there; waits until the peer cannot be serving
+	unsaid   bool   // … and decided here, so that the peer could take over until it has heard of it
 	force    string // the operator's word, for the metadata of the disks
 	term     uint64 // the epoch in which this node serves
 	right    Right
@@ -43,6 +44,8 @@ type Machine struct {
 	told     toldRight
 	hidden   bool // the virtual addresses are removed
 	answered time.Duration
+
+	succeeds bool // the process before this one left everything durable, and this one has not served yet
 
 	teach   uint64        // the epoch that the peer is to learn; 0: none
 	offer   bool          // the promise given is the peer's right to serve
@@ -58,6 +61,7 @@ type Machine struct {
 	everywhere  bool          // the operator stops both nodes
 
 	peer    peerView
+	relapse relapse
 	witness witnessView
 	ask     exchange
 	pending pending
@@ -128,7 +132,7 @@ type peerView struct {
 // NewMachine returns the machine of a process that has just started, with what
 // the node durably knows. boot names the process and is not 0.
 func NewMachine(set Settings, boot uint64, now time.Duration, durable NodeState) Machine {
-	m := Machine{set: set, boot: boot, now: now, began: now, durable: durable, answered: now, shown: StateWait}
+	m := Machine{set: set, boot: boot, now: now, began: now, durable: durable, answered: now, shown: StateWait, succeeds: set.Succeeds}
 	if durable.View.Holder == set.Node {
 		// The record, as far as it is known, has named nobody but this node, and
 		// what it had promised to the peer ended with the process. What the

@@ -187,6 +187,38 @@ func TestRule22ALongCopyIsNotWaitedFor(t *testing.T) {
 	}
 }
 
+// With a fence nobody has a lease: a holder that has decided to serve again begins
+// when its peer, which would take over, has heard of it; or when that one is off.
+func TestRule22WhoCouldTakeOverIsToldFirst(t *testing.T) {
+	w := pairWorld(ByFence)
+	w.write(alpha, 0, false)
+	w.crash(alpha, false)
+	w.start(alpha)
+	for n := 0; w.nodes[alpha].durable.View.Epoch < 3; n++ {
+		if w.step(); n > 1000 {
+			t.Fatal("the holder does not decide")
+		}
+	}
+	w.cut(alpha, beta)
+	w.drop(func(e *event) bool { return e.kind == evBeat })
+	next := uint8(1)
+	for range 60 {
+		w.ticks(1)
+		for i := range w.nodes {
+			if w.serves(i) && next < 4 {
+				w.write(i, next, true)
+				next++
+			}
+		}
+	}
+	if w.broken != "" {
+		t.Error(w.broken)
+	}
+	if !w.serves(alpha) && !w.serves(beta) {
+		t.Error("nobody serves")
+	}
+}
+
 // A failing application is no reason to stop the only copy.
 func TestRule23TheLastGoodCopy(t *testing.T) {
 	w := pairWorld(ByWitness)

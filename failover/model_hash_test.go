@@ -158,7 +158,7 @@ func (c *canon) beat(b *Beat, i int) {
 	c.pastIf(b.EchoBoot == c.w.nodes[i].boot, b.Echo, c.w.local(i), leaseLast)
 	c.view(&b.View)
 	c.number(b.Known, b.InStep, b.Follows, b.Term, b.Teach, b.Promise, b.Held, b.Disowned)
-	c.bools(b.Serving, b.Offer, b.Wants, b.Witness, b.Whole, b.Mirrored, b.Kept, b.Ailing, b.Resting)
+	c.bools(b.Serving, b.Offer, b.Wants, b.Witness, b.Whole, b.Mirrored, b.Kept, b.Ailing, b.Resting, b.Succeeds, b.Weary)
 	c.bytes(uint8(b.Wanted))
 }
 
@@ -225,7 +225,7 @@ func (c *canon) node(i int) {
 	c.seen(&n.saw)
 	c.seen(&m.data)
 	c.bytes(uint8(m.role), uint8(m.right), uint8(m.told.right), uint8(m.going.why), uint8(m.application.state), uint8(m.ping.why), uint8(m.fence.why), uint8(m.pending.why))
-	c.bools(m.won, m.force != "", m.risk, m.remote, m.hidden, m.offer, m.going.all, m.going.handover, m.going.downing, m.going.demoting,
+	c.bools(m.won, m.unsaid, m.succeeds, m.relapse.again, m.force != "", m.risk, m.remote, m.hidden, m.offer, m.going.all, m.going.handover, m.going.downing, m.going.demoting,
 		m.application.ailing, m.connected, m.sources, m.unused != 0 && m.unused == m.durable.Held, m.everywhere, m.parted == 0, m.peer.heard, m.ask.on, m.ask.nonce == 0, m.pending.on, m.ping.on, m.ping.good, m.fence.on)
 	c.number(m.term, m.teach)
 	c.times(m, now)
@@ -262,6 +262,7 @@ func (c *canon) times(m *Machine, now time.Duration) {
 		c.past(m.ask.at, now, beatEvery)
 	}
 	c.pastIf(m.ping.on, m.ping.at, now, leaseLast)
+	c.pastIf(m.relapse.at != 0, m.relapse.at, now, relapseWithin*leaseLast)
 }
 
 func (c *canon) durable(d *NodeState) {

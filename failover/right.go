@@ -102,7 +102,7 @@ func (m *Machine) copiesFirst() bool {
 func (m *Machine) restores() bool {
 	d, b := &m.durable, &m.peer.beat
 	return d.View.Holder == m.set.Peer && d.View.Mode == Pair && b.View == d.View && d.InStep >= d.View.Epoch &&
-		d.Promise == 0 && b.Held == 0 && m.data.Whole && m.data.Kept && !b.Kept && m.data.Winner == Mine
+		d.Promise == 0 && b.Held == 0 && m.data.Whole && m.data.Kept && !b.Kept && m.data.Winner == Mine && !m.relapse.again
 }
 
 // keepRight does what a serving node has to do about its right.
@@ -210,7 +210,7 @@ func (m *Machine) becomeExpelled(reason string) {
 // becomePromoting begins to serve. The right is there, and the peer cannot be
 // serving any more.
 func (m *Machine) becomePromoting() {
-	m.won, m.role, m.lease = false, promoting, 0
+	m.won, m.role, m.lease, m.succeeds = false, promoting, 0, false
 	if b := &m.peer.beat; m.right == RightPair && m.followed(b) {
 		m.renewed(b.Echo)
 	}

@@ -31,6 +31,10 @@ type Settings struct {
 	Arbiter  Arbiter
 	Continue bool // lone = "continue": a primary that reaches nobody serves on
 
+	// Succeeds: the process before this one ended a moment ago, with all that it had
+	// acknowledged durable.
+	Succeeds bool
+
 	Prefer   string        // node where the service should live, or ""
 	Failback bool          // return there by itself
 	HoldOff  time.Duration // how long the preferred node has been up to date before

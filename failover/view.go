@@ -46,6 +46,9 @@ func (m *Machine) Allowed() Right { return m.allowed().right }
 // Term is the epoch in which this node serves; 0 when it does not.
 func (m *Machine) Term() uint64 { return m.term }
 
+// Runs reports whether this node serves, and the application is up.
+func (m *Machine) Runs() bool { return m.role == serving && m.application.state == appUp }
+
 // Leaving reports whether this node is about to stop serving.
 func (m *Machine) Leaving() bool { return m.going.why != staying }
 

@@ -93,7 +93,9 @@ type Session struct {
 	hungUp   bool // Hangup was called
 	shutdown bool
 	closed   bool
-	asked    bool // something came that was a request
+	asked    bool   // something came that was a request
+	drained  func() // to be called at the boundary of a request; nil: the session reads on
+	resting  bool   // it was called
 	stats    Stats
 }
 
@@ -134,6 +136,13 @@ func (s *Session) Room() []byte {
 	if s.stalled || s.ended {
 		return nil
 	}
+	if s.draining() {
+		if n := s.missing(); n > 0 && !s.resting {
+			room := s.in.Room()
+			return room[:min(n, len(room))]
+		}
+		return nil
+	}
 	return s.in.Room()
 }
 
@@ -155,6 +164,7 @@ func (s *Session) Received(n int) error {
 	if s.stalled {
 		s.stats.Stalls++
 	}
+	s.restWhenDrained()
 	return nil
 }
 
@@ -177,6 +187,7 @@ func (s *Session) Sent(n int) {
 		}
 	}
 	s.partWhenDone()
+	s.restWhenDrained()
 }
 
 // Closed ends the session. Requests that the engine still has keep their
@@ -189,6 +200,7 @@ func (s *Session) Closed(error) {
 	s.recycleAll(s.out.drop())
 	s.in.Close()
 	s.negotiated.Done()
+	s.restWhenDrained()
 	s.rest()
 }
 

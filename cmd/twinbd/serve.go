@@ -19,7 +19,9 @@ func newServeCommand() *cobra.Command {
 		Use:   "serve",
 		Short: "run this node",
 		Long: `Run this node: open its disks, connect to the peer, and serve NBD clients where
-the record says so. It ends in good order at SIGINT and SIGTERM.`,
+the record says so. It ends in good order at SIGINT and SIGTERM. At SIGHUP it is
+replaced by the program and the configuration that are in place then: what is
+mounted from its device and the application go on.`,
 		Example: "  twinbd serve\n  twinbd serve --node beta --log debug",
 		Args:    cobra.NoArgs,
 		RunE:    func(c *cobra.Command, _ []string) error { return runServe(c, logLevel) },
@@ -45,10 +47,15 @@ func runServe(c *cobra.Command, logLevel string) error {
 			log.Warn("not protected against running out of memory", "error", problem)
 		}
 	}
-	n, err := node.Open(cfg, self.Name, node.Options{Log: log, Version: readBuild().Version})
+	left, err := legacy()
 	if err != nil {
 		return err
 	}
+	n, err := node.Open(cfg, self.Name, node.Options{Log: log, Version: readBuild().Version, Legacy: left})
+	if err != nil {
+		return err
+	}
+	go replaceWhenTold(ctx, c, n, log)
 	fmt.Fprintf(c.OutOrStdout(), "node %s ready, control socket %s\n", self.Name, self.ControlSocket())
 	return n.Run(ctx)
 }

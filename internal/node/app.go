@@ -83,6 +83,9 @@ func (a *app) order() []application.Step {
 func (a *app) tolerant(s application.Step) application.Step {
 	up := s.Up
 	s.Up = func(ctx context.Context, order application.Order) error {
+		if a.service.running.Swap(false) {
+			return nil // it was started by the process before this one
+		}
 		err := up(ctx, order)
 		if ctx.Err() != nil {
 			return err

@@ -5,6 +5,8 @@ package node
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -87,7 +89,7 @@ func (w *path) take() [][]byte {
 func (p *peers) beatOn(ctx context.Context, w *path) error {
 	for ctx.Err() == nil {
 		p.note(w.at.String(), p.beatUntilBroken(ctx, w))
-		wait(ctx, p.node.heartbeat())
+		p.waitForKnock(ctx, p.node.heartbeat())
 	}
 	return nil
 }
@@ -104,10 +106,17 @@ func (p *peers) beatUntilBroken(ctx context.Context, w *path) error {
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	limitUnacknowledged(conn, limit)
 	p.note(w.at.String(), nil)
+	over := make(chan struct{})
+	go func() {
+		io.Copy(io.Discard, conn) // the peer says nothing here: it only ends
+		close(over)
+	}()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-over:
+			return errBeatEnded
 		case <-w.wake:
 		}
 		for _, text := range w.take() {
@@ -118,6 +127,8 @@ func (p *peers) beatUntilBroken(ctx context.Context, w *path) error {
 		}
 	}
 }
+
+var errBeatEnded = errors.New("the peer has closed the connection")
 
 // beatsPerSecond is how many beats are taken from one path in a second, and
 // maxHeard from how many addresses they may have come.

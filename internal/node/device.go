@@ -52,7 +52,10 @@ type device struct {
 	backend string // what the kernel is told of who attaches; the same after a restart
 	open    func() (deviceKernel, error)
 
+	ends map[*nbd.Session]*os.File // of connections that are served; the loop's
+
 	turn sync.Mutex    // held by whoever changes the attachment
+	left []*os.File    // connections of the process before this one, still to be served; under turn
 	bell chan struct{} // a connection has died, or what came through it is over
 
 	mu      sync.Mutex
@@ -92,7 +95,7 @@ func newDevice(v *volume) (*device, error) {
 	return &device{
 		volume: v, log: v.log.With("device", path), path: path, index: index, open: n.devices,
 		backend: fmt.Sprintf("twinbd:%s/%s@%s:%s", n.cfg.Cluster, v.cfg.Name, n.self.Name, n.self.State),
-		bell:    make(chan struct{}, 1),
+		ends:    make(map[*nbd.Session]*os.File), bell: make(chan struct{}, 1),
 	}, nil
 }
 
@@ -157,6 +160,7 @@ func (d *device) attach(ctx context.Context, _ application.Order) error {
 		users = application.Device(d.path).Users()
 	}
 	if ours && !inherited {
+		d.dropLeft()
 		if err := d.release(ctx, k); err != nil {
 			return err
 		}
@@ -174,14 +178,18 @@ func (d *device) attach(ctx context.Context, _ application.Order) error {
 	}
 	count := d.want
 	d.mu.Unlock()
-	how, ask, blocks := "attached", k.Connect, nbd.KernelBlockSize
-	if ours {
-		how, ask = "attached again, as it was left by an earlier process", k.Reconfigure
-	} else {
-		blocks, err = d.blockSize(ctx)
-	}
-	if err == nil {
-		err = d.supply(count, blocks, ask)
+	how, blocks := "attached", nbd.KernelBlockSize
+	switch {
+	case ours && len(d.left) > 0:
+		how = "goes on where the process before this one stopped"
+		count, err = len(d.left), d.adopt() // what is missing mend supplies
+	case ours:
+		how = "attached again, as it was left by an earlier process"
+		err = d.supply(count, blocks, k.Reconfigure)
+	default:
+		if blocks, err = d.blockSize(ctx); err == nil {
+			err = d.supply(count, blocks, k.Connect)
+		}
 	}
 	if err != nil {
 		d.forget()
@@ -254,6 +262,25 @@ func (d *device) supply(count, blocks int, give func(nbd.Setup) error) error {
 		}
 	}
 	return give(setup)
+}
+
+// adopt serves the connections that the process before this one left.
+func (d *device) adopt() error {
+	left := d.left
+	d.left = nil
+	for i, end := range left {
+		if err := d.serve(end); err != nil {
+			closeAll(left[i+1:])
+			return fmt.Errorf("attach %s: %w", d.path, err)
+		}
+	}
+	return nil
+}
+
+// dropLeft ends them instead.
+func (d *device) dropLeft() {
+	closeAll(d.left)
+	d.left = nil
 }
 
 // run replaces connections that die, until ctx ends.
@@ -345,6 +372,7 @@ func (d *device) forget() {
 func (d *device) detach(ctx context.Context, _ application.Order) error {
 	d.turn.Lock()
 	defer d.turn.Unlock()
+	d.dropLeft()
 	k, ours, err := d.owned()
 	if !ours {
 		d.forget()
@@ -361,6 +389,7 @@ func (d *device) force(ctx context.Context, _ application.Order) error {
 	d.forget()
 	d.turn.Lock()
 	defer d.turn.Unlock()
+	d.dropLeft()
 	k, ours, err := d.owned()
 	if !ours {
 		return err

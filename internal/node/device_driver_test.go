@@ -272,3 +272,78 @@ func (d *fakeDriver) done() []string {
 	d.asked = nil
 	return asked
 }
+
+// writing is a program that writes, one request after the other, until it is stopped.
+type writing struct {
+	driver *fakeDriver
+	ended  chan error
+
+	mu    sync.Mutex
+	cond  *sync.Cond
+	over  bool
+	count int
+	worst time.Duration
+}
+
+func (d *fakeDriver) writes(t *testing.T) *writing {
+	w := &writing{driver: d, ended: make(chan error, 1)}
+	w.cond = sync.NewCond(&w.mu)
+	go w.run()
+	t.Cleanup(func() { w.stop(t) })
+	return w
+}
+
+func (w *writing) run() {
+	for i := 0; ; i++ {
+		began := time.Now()
+		if err := w.driver.request(block.Write, int64(i%16)*8192, pattern(byte(i))); err != nil {
+			w.ended <- err
+			return
+		}
+		w.mu.Lock()
+		w.count++
+		w.worst = max(w.worst, time.Since(began))
+		over := w.over
+		w.cond.Broadcast()
+		w.mu.Unlock()
+		if over {
+			w.ended <- nil
+			return
+		}
+	}
+}
+
+// more waits until so many more writes are acknowledged.
+func (w *writing) more(t *testing.T, n int) {
+	t.Helper()
+	defer time.AfterFunc(20*time.Second, w.cond.Broadcast).Stop()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for deadline, want := time.Now().Add(20*time.Second), w.count+n; w.count < want; w.cond.Wait() {
+		if time.Now().After(deadline) {
+			t.Fatalf("writes do not go on; the driver was asked %v", w.driver.asked)
+		}
+	}
+}
+
+// longest is how long the longest write has taken since the last call.
+func (w *writing) longest() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	worst := w.worst
+	w.worst = 0
+	return worst.Round(time.Millisecond)
+}
+
+func (w *writing) stop(t *testing.T) {
+	w.mu.Lock()
+	was := w.over
+	w.over = true
+	w.mu.Unlock()
+	if was {
+		return
+	}
+	if err := <-w.ended; err != nil {
+		t.Error(err)
+	}
+}

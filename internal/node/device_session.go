@@ -15,21 +15,23 @@ import (
 // which may be long before its last request does.
 type kernelStream struct {
 	*nbd.Session
-	ended func()
+	device *device
 }
 
 // Closed is the last call from the loop.
 func (s *kernelStream) Closed(err error) {
-	s.ended()
+	s.device.closeEnd(s.Session)
+	s.device.ended(-1, +1)
 	s.Session.Closed(err)
 }
 
 // serve begins the transmission on our end of a connection with the kernel. No
-// handshake: the kernel is told what it would have agreed on.
+// handshake: the kernel is told what it would have agreed on. ours stays open beside
+// the loop's duplicate, so that it can be handed to a successor of this process.
 func (d *device) serve(ours *os.File) error {
 	conn, err := net.FileConn(ours) // a duplicate
-	ours.Close()
 	if err != nil {
+		ours.Close()
 		return fmt.Errorf("take over connection: %w", err)
 	}
 	v := d.volume
@@ -37,8 +39,9 @@ func (d *device) serve(ours *os.File) error {
 	d.mu.Lock()
 	d.alive++
 	d.mu.Unlock()
-	if !v.loop.Post(func() { d.enter(n) }) {
+	if !v.loop.Post(func() { d.enter(n, ours) }) {
 		conn.Close()
+		ours.Close()
 		d.ended(-1, 0)
 		return errStopping
 	}
@@ -46,7 +49,7 @@ func (d *device) serve(ours *os.File) error {
 }
 
 // enter makes the connection a session of the volume, on the loop's thread.
-func (d *device) enter(n *nbd.Negotiated) {
+func (d *device) enter(n *nbd.Negotiated, ours *os.File) {
 	v := d.volume
 	var port *loop.Port
 	var session *nbd.Session
@@ -64,12 +67,14 @@ func (d *device) enter(n *nbd.Negotiated) {
 		},
 	})
 	var err error
-	if port, err = v.loop.Add(n.Conn, &kernelStream{session, func() { d.ended(-1, +1) }}); err != nil {
+	if port, err = v.loop.Add(n.Conn, &kernelStream{session, d}); err != nil {
 		d.log.Warn("connection with the kernel not admitted", "error", err)
 		n.Conn.Close()
+		ours.Close()
 		d.ended(-1, 0)
 		return
 	}
+	d.ends[session] = ours
 	port.Distrust() // what the kernel gave up it sends again elsewhere
 	port.Gate(v.lease.holds)
 	v.sessions[session] = port
@@ -82,4 +87,13 @@ func (d *device) ended(alive, ending int) {
 	d.ending += ending
 	d.mu.Unlock()
 	d.ring()
+}
+
+// closeEnd lets the kernel see that the connection has ended, unless it has been
+// handed on. Loop's thread only.
+func (d *device) closeEnd(session *nbd.Session) {
+	if end := d.ends[session]; end != nil {
+		end.Close()
+		delete(d.ends, session)
+	}
 }

@@ -67,14 +67,14 @@ func (a *app) severSteps() (steps []application.Step) {
 
 // cleanUp deals with what an earlier process of this node has left: it is ended,
 // for a node that has just started has no right (rules 20, 22). Only where the
-// kernel still holds I/O for this process, and the record, as far as it is known
-// here, names this node, that waits: the node may serve again, before any other
-// did, and then goes on where the earlier one was killed.
+// kernel still holds I/O for this process, or this one replaces the earlier one, and
+// the record, as far as it is known here, names this node, that waits: the node may
+// serve again, before any other did, and then goes on where the earlier one ended.
 func (s *service) cleanUp(ctx context.Context) {
 	d := s.file.State()
-	if d.View.Holder == s.node.self.Name && d.Promise == 0 && d.Wanted == failover.WantStart && s.holdsIO() {
+	if d.View.Holder == s.node.self.Name && d.Promise == 0 && d.Wanted == failover.WantStart && (s.running.Load() || s.holdsIO()) {
 		s.inherited.Store(true)
-		s.event("device", "", "held", "the kernel holds I/O since an earlier process of this node ended; it goes on if this node serves again, before any other does", "")
+		s.event("device", "", "held", "what an earlier process of this node left waits; it goes on if this node serves again, before any other does", "")
 		return
 	}
 	s.app.cleanUp(ctx)
@@ -111,7 +111,7 @@ func (s *service) disinherit(ctx context.Context) {
 	default:
 		return
 	}
-	s.inherited.Store(false)
+	s.disown()
 	s.event("device", "held", "", why+": what an earlier process of this node has left is ended", "")
 	go s.app.cleanUp(ctx)
 }
@@ -119,7 +119,13 @@ func (s *service) disinherit(ctx context.Context) {
 // disowned wraps a way down: whatever comes up after it inherits nothing.
 func (s *service) disowned(work application.Func) application.Func {
 	return func(ctx context.Context, order application.Order) error {
-		s.inherited.Store(false)
+		s.disown()
 		return work(ctx, order)
 	}
+}
+
+// disown: nothing of an earlier process is taken over from now on.
+func (s *service) disown() {
+	s.inherited.Store(false)
+	s.running.Store(false)
 }

@@ -6,7 +6,9 @@ package node
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -170,6 +172,62 @@ func TestDeviceIsInherited(t *testing.T) {
 	if asked := alpha.done(); asked[0] != "reconfigure" || slices.Contains(asked, "disconnect") {
 		t.Errorf("asked %v", asked)
 	}
+}
+
+// A node is replaced while programs write: in a pair, and alone. Its successor goes on
+// with the connections, the kernel is not even asked, and no request fails.
+func TestDeviceIsHandedOn(t *testing.T) {
+	for _, alone := range []bool{false, true} {
+		t.Run(fmt.Sprintf("alone %t", alone), func(t *testing.T) {
+			l, alpha, _ := deviceLab(t, "normal")
+			l.prim("alpha")
+			l.waitFor("alpha", control.Primary)
+			alpha.until("attached", alpha.attached)
+			want := control.Primary
+			if alone {
+				l.stop("beta")
+				want = control.Alone
+				l.waitFor("alpha", want)
+			}
+			w := alpha.writes(t)
+			for round := range 3 {
+				w.more(t, 20)
+				left, err := l.nodes["alpha"].node.HandOn(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if n := len(left.Sockets["data"]); n != connections() || !slices.Equal(left.Running, []string{"pg"}) {
+					t.Fatalf("left %d connections and %q running", n, left.Running)
+				}
+				l.stop("alpha")
+				l.startAfter("alpha", left)
+				w.more(t, 20)
+				l.waitFor("alpha", want)
+				t.Logf("round %d: the longest write took %v", round, w.longest())
+			}
+			w.stop(t)
+			if asked := alpha.done(); !slices.Equal(asked, []string{"connect"}) {
+				t.Errorf("asked %v", asked)
+			}
+			if !alone {
+				l.equal()
+			}
+		})
+	}
+}
+
+// While a request does not come to an end, nothing is handed on, and the node serves.
+func TestHandOnServesOn(t *testing.T) {
+	l, alpha, _ := deviceLab(t, "normal")
+	l.prim("alpha")
+	alpha.until("attached", alpha.attached)
+	n := l.nodes["alpha"].node
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // the time is over before it began
+	if _, err := n.HandOn(ctx); !errors.Is(err, errServesOn) || n.HandedOn() {
+		t.Errorf("handed on: %t, %v", n.HandedOn(), err)
+	}
+	mustRequest(t, alpha, block.Write, 0, pattern(1))
 }
 
 // A node that was killed and finds another in its place disconnects what it had

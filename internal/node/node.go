@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twinbd/twinbd/control"
@@ -33,6 +34,7 @@ type Node struct {
 	wall        func() time.Time     // for people: decides nothing
 	digest      string               // of the configuration
 	devices     func() (deviceKernel, error)
+	succeeds    bool // a process that has laid everything down before it ended
 
 	dir      failover.Directory
 	witness  failover.Witness // nil: none is configured
@@ -43,6 +45,8 @@ type Node struct {
 	exports  []*export
 	control  net.Listener
 	events   *control.Events
+
+	handedOn atomic.Bool // everything is laid down, for a successor
 
 	mu             sync.Mutex
 	differs        string // how the peer's configuration differs
@@ -59,6 +63,7 @@ type Options struct {
 	Log     *slog.Logger
 	Version string
 	Wall    func() time.Time // the time of day, for people; nil: time.Now
+	Legacy  *Legacy          // what the process before this one left, which this one replaces; nil: nothing
 
 	devices func() (deviceKernel, error) // nil: the kernel's
 }
@@ -74,6 +79,7 @@ func Open(cfg *config.Config, self string, o Options) (n *Node, err error) {
 		volumes: make(map[string]*volume), events: control.NewEvents(keptEvents),
 		clock: failover.NewClock(), wall: o.Wall, digest: cfg.Digest(), devices: o.devices,
 	}
+	n.succeeds = o.Legacy != nil
 	if n.devices == nil {
 		n.devices = openKernel
 	}
@@ -114,7 +120,11 @@ func Open(cfg *config.Config, self string, o Options) (n *Node, err error) {
 	if n.peers, err = listenPeers(n); err != nil {
 		return n, err
 	}
-	return n, n.openServices()
+	if err := n.openServices(); err != nil {
+		return n, err
+	}
+	n.succeed(o.Legacy)
+	return n, nil
 }
 
 func (n *Node) openServices() error {
@@ -196,7 +206,9 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	group.run("control socket", func() error { return control.Serve(ctx, n.control, n, n.events, n.log) })
 	err := group.first(running)
-	n.stop(context.WithoutCancel(running))
+	if !n.handedOn.Load() {
+		n.stop(context.WithoutCancel(running))
+	}
 	cancel(errStopping)
 	stopLoops()
 	err = errors.Join(err, group.wait())
@@ -237,13 +249,18 @@ func (n *Node) stop(ctx context.Context) {
 		})
 	}
 	all.Wait()
+	n.part(ctx, "stops")
+}
+
+// part ends the sessions with the peer, and says why.
+func (n *Node) part(ctx context.Context, why string) {
 	for _, v := range n.volumes {
 		v.doUntil(ctx.Done(), func(now time.Duration) {
-			v.engine.Bye(now, n.self.Name+" stops")
+			v.engine.Bye(now, n.self.Name+" "+why)
 			if v.data != nil {
 				v.data.Flush()
 			}
-			v.engine.Disconnect(now, "this node stops")
+			v.engine.Disconnect(now, "this node "+why)
 		})
 	}
 }

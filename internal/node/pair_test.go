@@ -130,10 +130,13 @@ func freePorts(t testing.TB) (a, b string) {
 	return fmt.Sprintf("127.0.0.1:%d", ports[0]), fmt.Sprintf("127.0.0.1:%d", ports[1])
 }
 
-func (l *lab) start(name string) {
+func (l *lab) start(name string) { l.startAfter(name, nil) }
+
+// startAfter starts a node that goes on with what the process before it left.
+func (l *lab) startAfter(name string, left *Legacy) {
 	l.t.Helper()
 	log := slog.New(slog.NewTextHandler(testWriter{l.t, name}, nil))
-	n, err := Open(l.cfg, name, Options{Log: log, Wall: l.wall[name], devices: l.devices[name]})
+	n, err := Open(l.cfg, name, Options{Log: log, Wall: l.wall[name], Legacy: left, devices: l.devices[name]})
 	if err != nil {
 		l.t.Fatal(err)
 	}

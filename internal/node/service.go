@@ -29,8 +29,10 @@ type service struct {
 	file    *failover.StateFile
 	app     *app
 
-	inputs chan posted
-	wake   chan struct{} // a volume has changed
+	inputs  chan posted
+	wake    chan struct{} // a volume has changed
+	halting chan struct{} // closed: run is to end, and the machine with it
+	halted  chan struct{} // closed when run has ended
 
 	machine failover.Machine // owned by run
 	last    time.Duration    // when run last turned
@@ -39,7 +41,8 @@ type service struct {
 	right atomic.Uint32 // mirror.Right, as last granted
 	held  atomic.Bool   // no volume may connect: the service is about to go alone, or stopped
 
-	inherited atomic.Bool // a device of an earlier process may be taken over as it is; see cleanUp
+	inherited atomic.Bool // what an earlier process has left may be taken over as it is; see cleanUp
+	running   atomic.Bool // the process before this one left its application running
 
 	parting atomic.Bool // likewise: a volume can go on only when all are alone
 
@@ -75,6 +78,7 @@ func newService(n *Node, cfg *config.Service) (*service, error) {
 	s := &service{
 		node: n, cfg: cfg, log: n.log.With("service", cfg.Name), file: file,
 		inputs: make(chan posted, 64), wake: make(chan struct{}, 1),
+		halting: make(chan struct{}), halted: make(chan struct{}),
 		asked: make(map[*volume]mirror.Ask), since: time.Now(),
 	}
 	if damaged != nil {
@@ -106,8 +110,8 @@ func (s *service) settings() failover.Settings {
 	set := failover.Settings{
 		Service: s.cfg.Name, Node: n.self.Name, Peer: n.peer.Name,
 		Heartbeat: s.cfg.Pace.Heartbeat, Timeout: s.cfg.Pace.Timeout,
-		Continue: s.cfg.Lone == config.LoneContinue,
-		Prefer:   s.cfg.Prefer, Failback: s.cfg.Failback == config.FailbackAuto, HoldOff: holdOff * s.cfg.Pace.Timeout,
+		Continue: s.cfg.Lone == config.LoneContinue, Succeeds: n.succeeds,
+		Prefer: s.cfg.Prefer, Failback: s.cfg.Failback == config.FailbackAuto, HoldOff: holdOff * s.cfg.Pace.Timeout,
 	}
 	switch {
 	case n.witness != nil:
@@ -133,15 +137,21 @@ func (s *service) close() error {
 
 // run owns the machine until ctx ends.
 func (s *service) run(ctx context.Context) error {
+	defer close(s.halted)
 	tick := time.NewTicker(s.cfg.Pace.Heartbeat)
 	defer tick.Stop()
 	s.last = s.node.clock()
 	s.cleanUp(ctx)
 	s.app.rest(s.file.State().Maintenance)
-	for {
-		var err error
+	for err := s.tick(ctx); ; {
+		if err != nil {
+			s.shut()
+			return err
+		}
 		select {
 		case <-ctx.Done():
+			return nil
+		case <-s.halting:
 			return nil
 		case p := <-s.inputs:
 			err = s.takePosted(ctx, p)
@@ -149,15 +159,23 @@ func (s *service) run(ctx context.Context) error {
 			err = s.take(ctx, s.look)
 		case <-tick.C:
 			s.noticeFreeze()
-			if err = s.take(ctx, s.look); err == nil {
-				err = s.take(ctx, (*failover.Machine).Tick)
-			}
-		}
-		if err != nil {
-			s.shut()
-			return err
+			err = s.tick(ctx)
 		}
 	}
+}
+
+// tick looks at the volumes, and lets time pass.
+func (s *service) tick(ctx context.Context) error {
+	if err := s.take(ctx, s.look); err != nil {
+		return err
+	}
+	return s.take(ctx, (*failover.Machine).Tick)
+}
+
+// halt ends run: nothing is decided here any more.
+func (s *service) halt() {
+	close(s.halting)
+	<-s.halted
 }
 
 // take gives the machine one input and carries out what follows.

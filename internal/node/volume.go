@@ -42,6 +42,7 @@ type volume struct {
 	batch    block.Batch
 	memory   *block.Share // of all clients
 	sessions map[*nbd.Session]*loop.Port
+	resting  bool       // no client is let in
 	data     *loop.Port // to the peer; nil while there is none
 	bulk     *loop.Port
 	nextTick time.Duration
@@ -306,6 +307,11 @@ func (v *volume) admit(n *nbd.Negotiated) {
 }
 
 func (v *volume) enter(n *nbd.Negotiated) {
+	if v.resting {
+		n.Conn.Close()
+		n.Done()
+		return
+	}
 	var port *loop.Port
 	var session *nbd.Session
 	session = nbd.NewSession(n, &v.batch, nbd.Options{

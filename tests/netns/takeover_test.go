@@ -5,7 +5,11 @@
 package netns
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -52,19 +56,79 @@ func TestSecondaryDeath(t *testing.T) {
 	c.waitPair(t, c.alpha)
 }
 
-// A daemon that is back before its lease runs out keeps the service, for its machine
-// has all that it had written (rule 22).
+// A daemon that is back before its lease runs out keeps the service, when it has got
+// from its peer what it may lack (rule 22). One that ends again soon after does not: it
+// may be what it is asked for that ends it.
 func TestRule22KillAndBackInTime(t *testing.T) {
 	c := newCluster(t, options{pace: `"safe"`})
 	k := c.newClient(t, 1)
-	for range 3 {
+	for _, then := range []*node{c.alpha, c.beta} {
 		fault := k.now()
 		c.alpha.kill(t)
 		c.alpha.start(t)
-		k.waitServed(t, c.alpha, fault)
+		k.waitServed(t, then, fault)
 		t.Logf("without an acknowledged write for %v", k.gap(fault))
+		c.waitPair(t, then)
+	}
+}
+
+// A daemon is replaced while it serves, and while it follows: it stays the same
+// process, the service stays where it is, and its application is not even started
+// anew. With a configuration that is wrong nothing happens.
+func TestReplaced(t *testing.T) {
+	need(t)
+	mark := t.TempDir() + "/mark"
+	c := newCluster(t, options{service: fmt.Sprintf(
+		"start = [\"echo start >>%[1]s; sleep 1000 &\"]\nstop = [\"echo stop >>%[1]s\"]", mark)})
+	k := c.newClient(t, 1)
+	for _, n := range []*node{c.alpha, c.beta, c.alpha} {
+		fault := k.now()
+		before := n.successors(t)
+		n.signal(t, syscall.SIGHUP)
+		harness.WaitFor(t, "a successor of "+n.name, patience, func() error {
+			if n.successors(t) == before {
+				return errors.New("none")
+			}
+			return nil
+		})
+		k.waitServed(t, c.alpha, k.now())
+		t.Logf("%s replaced: without an acknowledged write for %v", n.name, k.gap(fault))
 		c.waitPair(t, c.alpha)
 	}
+	if text, err := os.ReadFile(mark); err != nil || string(text) != "start\n" {
+		t.Errorf("the application was told %q, %v", text, err)
+	}
+
+	file := c.path("alpha.toml")
+	right, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, append(right, "nonsense\n"...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.alpha.signal(t, syscall.SIGHUP)
+	harness.WaitFor(t, "alpha to say that it is not replaced", patience, func() error {
+		if log := c.alpha.tail(100); !strings.Contains(log, "not replaced") {
+			return errors.New("it does not")
+		}
+		return nil
+	})
+	if err := os.WriteFile(file, right, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	k.waitServed(t, c.alpha, k.now())
+	c.waitPair(t, c.alpha)
+}
+
+// successors is how often a process has begun to serve in the node's place.
+func (n *node) successors(t testing.TB) int {
+	t.Helper()
+	text, err := os.ReadFile(n.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Count(string(text), "ready, control socket")
 }
 
 // One that is back when its lease runs out keeps the service, or finds itself

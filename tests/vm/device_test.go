@@ -5,8 +5,10 @@
 package vm
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -29,7 +31,7 @@ func newMounted(t testing.TB, o options, fill string) *cluster {
 	final := o
 	o.volume, o.service = deviceLine, ""
 	c := newCluster(t, o)
-	c.alpha.shell(t, "mkfs.ext4 -q -E nodiscard /dev/nbd0; mount /dev/nbd0 /data; "+fill+"; umount /data")
+	c.alpha.shell(t, "mkfs.ext4 -q -E nodiscard,lazy_itable_init=0,lazy_journal_init=0 /dev/nbd0; mount /dev/nbd0 /data; "+fill+"; umount /data")
 	final.volume = mountLine
 	c.options.volume, c.options.service = final.volume, final.service
 	c.alpha.must(t, "twinbd", "stop", serviceName, "--all")
@@ -100,19 +102,23 @@ done
 for one in $all; do wait $one; done
 `
 
-// The daemon is killed while programs write, in a pair and then alone, and is back
-// before anybody took over: the kernel holds what is under way, and a new daemon goes
-// on with it. Nobody sees an error. The peer returns, and a planned switch moves the
-// file system with all that is on it.
+// The daemon is replaced and killed while programs write, in a pair and then alone. A
+// successor goes on with the kernel's connections, which sees nothing of it; one that
+// was killed is back before anybody took over, and gives the kernel new ones for what
+// it holds. Nobody sees an error. The peer returns, and a planned switch moves the file
+// system with all that is on it.
 func TestDaemonKilled(t *testing.T) {
 	c := newMounted(t, options{size: 64 << 20, pace: `{ heartbeat = "1s", timeout = "20s" }`}, "true")
 	serves := c.waitServing(t)
 	next := c.other(serves)
 	writers := serves.start(t, nil, nil, "sh", "-euc", writersScript)
+	serves.replaceUnderLoad(t)
+	c.waitPair(t, serves)
 	serves.killUnderLoad(t)
 	c.waitPair(t, serves)
 	next.die(t)
 	harness.WaitFor(t, serves.name+" to serve alone", patience, func() error { return serves.in(t, control.Alone) })
+	serves.replaceUnderLoad(t)
 	serves.killUnderLoad(t)
 	serves.must(t, "touch", "/tmp/stop")
 	if out, err := writers.wait(patience); err != nil || out.Code != 0 {
@@ -130,6 +136,62 @@ func TestDaemonKilled(t *testing.T) {
 	}
 	next.shell(t, `for i in 1 2 3 4 5 6; do yes "file $i" | head -c 2097152 | cmp - /data/f$i; done`)
 	c.checkFiles(t)
+}
+
+// pauseScript writes a block after the other until there is /tmp/enough, and prints the
+// longest time between two of them, in milliseconds.
+const pauseScript = `
+worst=0 last=$(date +%s%N)
+until [ -e /tmp/enough ]; do
+  dd if=/dev/zero of=/data/pause bs=4096 count=1 oflag=direct conv=notrunc status=none
+  now=$(date +%s%N)
+  [ $((now - last)) -le $worst ] || worst=$((now - last))
+  last=$now
+done
+rm /tmp/enough
+echo $((worst / 1000000))
+`
+
+// replaceUnderLoad has the daemon replaced while programs write. It stays the same
+// process, and the kernel has nothing to say.
+func (n *node) replaceUnderLoad(t testing.TB) {
+	t.Helper()
+	n.waitWritten(t)
+	said := n.shell(t, "dmesg | grep nbd || true")
+	for _, when := range []string{"nothing happens", "the daemon is replaced"} {
+		pause := n.start(t, nil, nil, "sh", "-euc", pauseScript)
+		harness.Elapse(2 * time.Second)
+		if when != "nothing happens" {
+			before := n.logged(t)
+			n.daemon.signal(t, syscall.SIGHUP)
+			harness.WaitFor(t, "a successor of the daemon of "+n.name, patience, func() error {
+				if n.logged(t) == before {
+					return errors.New("none")
+				}
+				return nil
+			})
+			n.waitWritten(t)
+		}
+		n.must(t, "touch", "/tmp/enough")
+		out, err := pause.wait(patience)
+		if err != nil || out.Code != 0 {
+			t.Fatalf("a program that wrote while %s: %s, %v", when, out, err)
+		}
+		t.Logf("while %s: %s ms between two writes at most", when, strings.TrimSpace(out.Stdout))
+	}
+	if now := n.shell(t, "dmesg | grep nbd || true"); now != said {
+		t.Errorf("the kernel noticed:\n%s\nbefore:\n%s", now, said)
+	}
+}
+
+// logged is how often a successor went on, as the daemon's log has it.
+func (n *node) logged(t testing.TB) int {
+	t.Helper()
+	text, err := os.ReadFile(n.path("twinbd.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes.Count(text, []byte("goes on where the process before this one stopped"))
 }
 
 // killUnderLoad kills the daemon while programs write, and starts it again.

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/twinbd/twinbd/internal/node"
+)
+
+// A daemon that is told to be replaced becomes its own successor: the same process
+// executes the program that is in place now, which reads the configuration anew, and
+// inherits descriptors.
+
+// legacyVariable tells a successor what it has inherited.
+const legacyVariable = "TWINBD_LEGACY"
+
+// inheritance is its content, as JSON.
+type inheritance struct {
+	Sockets map[string][]int `json:"sockets"` // descriptors, by volume
+	Running []string         `json:"running"` // services
+}
+
+// legacy is what this process has inherited; nil: it succeeds nobody.
+func legacy() (*node.Legacy, error) {
+	text, ok := os.LookupEnv(legacyVariable)
+	if !ok {
+		return nil, nil
+	}
+	os.Unsetenv(legacyVariable) // no child's
+	var i inheritance
+	if err := json.Unmarshal([]byte(text), &i); err != nil {
+		return nil, fmt.Errorf("read %s: %w; hint: only twinbd itself sets it", legacyVariable, err)
+	}
+	l := &node.Legacy{Sockets: make(map[string][]*os.File), Running: i.Running}
+	for volume, descriptors := range i.Sockets {
+		for _, fd := range descriptors {
+			f, err := takeDescriptor(fd)
+			if err != nil {
+				return nil, fmt.Errorf("take over connection of volume %s: %w", volume, err)
+			}
+			l.Sockets[volume] = append(l.Sockets[volume], f)
+		}
+	}
+	return l, nil
+}
+
+// replaceWhenTold replaces the process whenever that is asked for, until ctx ends.
+// A successor that could not start is refused, and the node serves on.
+func replaceWhenTold(ctx context.Context, c *cobra.Command, n *node.Node, log *slog.Logger) {
+	for asked := hangups(ctx); ctx.Err() == nil; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-asked:
+		}
+		program, err := successor(ctx, c)
+		if err == nil {
+			log.Info("this process is about to be replaced", "program", program)
+			err = replace(ctx, n, program)
+		}
+		if n.HandedOn() {
+			log.Error("the process that was to be replaced ends", "error", err)
+			os.Exit(exitRefused) // who started it starts another, which goes on as after a crash
+		}
+		log.Error("not replaced", "error", err)
+	}
+}
+
+// successor is the program to be executed, which has shown that it can run, and
+// takes the configuration.
+func successor(ctx context.Context, c *cobra.Command) (string, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find the program: %w", err)
+	}
+	said, err := exec.CommandContext(ctx, program, "check", "--config", c.Flag("config").Value.String()).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%s check: %w: %s", program, err, strings.TrimSpace(string(said)))
+	}
+	return program, nil
+}
+
+// replace does not return but with an error.
+func replace(ctx context.Context, n *node.Node, program string) error {
+	l, err := n.HandOn(ctx)
+	if err != nil {
+		return err
+	}
+	i := inheritance{Sockets: make(map[string][]int), Running: l.Running}
+	for volume, files := range l.Sockets {
+		for _, f := range files {
+			i.Sockets[volume] = append(i.Sockets[volume], int(f.Fd()))
+		}
+	}
+	text, err := json.Marshal(i)
+	if err != nil {
+		panic("twinbd: marshal what a successor inherits: " + err.Error())
+	}
+	return become(program, append(os.Environ(), legacyVariable+"="+string(text)), i.Sockets)
+}
