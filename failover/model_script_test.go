@@ -137,6 +137,8 @@ func (w *world) play(words []string, out *bytes.Buffer) error {
 			return err
 		}
 		w.nodes[place(words[1])].clock += d
+	case verb == "replace":
+		w.replace(where)
 	case verb == "break":
 		w.lose(alpha)
 		w.lose(beta)
@@ -171,6 +173,19 @@ func (w *world) play(words []string, out *bytes.Buffer) error {
 	}
 	w.settle()
 	return nil
+}
+
+// replace is what node.HandOn does, and its successor: everything is answered and
+// flushed before the process ends.
+func (w *world) replace(i int) {
+	w.demote(i)
+	w.crash(i, false)
+	w.start(i)
+	set := w.settings(i)
+	set.Succeeds = true
+	n := &w.nodes[i]
+	n.m = NewMachine(set, n.boot, w.local(i), n.durable)
+	w.after()
 }
 
 // playLine sets what happens to what is sent from one place to another.
