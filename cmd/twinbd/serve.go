@@ -3,11 +3,13 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"os/signal"
 	"syscall"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
 	"github.com/twinbd/twinbd/internal/node"
@@ -57,5 +59,8 @@ func runServe(c *cobra.Command, logLevel string) error {
 	}
 	go replaceWhenTold(ctx, c, n, log)
 	fmt.Fprintf(c.OutOrStdout(), "node %s ready, control socket %s\n", self.Name, self.ControlSocket())
+	supervisor(daemon.SdNotifyReady)
+	defer context.AfterFunc(ctx, func() { supervisor(daemon.SdNotifyStopping) })()
+	go reassure(context.WithoutCancel(ctx), n.Alive) // a stop in good order may take its time
 	return n.Run(ctx)
 }

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"strings"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
 	"github.com/twinbd/twinbd/internal/node"
@@ -65,6 +66,7 @@ func replaceWhenTold(ctx context.Context, c *cobra.Command, n *node.Node, log *s
 		program, err := successor(ctx, c)
 		if err == nil {
 			log.Info("this process is about to be replaced", "program", program)
+			supervisor(daemon.SdNotifyReloading)
 			err = replace(ctx, n, program)
 		}
 		if n.HandedOn() {
@@ -72,6 +74,7 @@ func replaceWhenTold(ctx context.Context, c *cobra.Command, n *node.Node, log *s
 			os.Exit(exitRefused) // who started it starts another, which goes on as after a crash
 		}
 		log.Error("not replaced", "error", err)
+		supervisor(daemon.SdNotifyReady)
 	}
 }
 

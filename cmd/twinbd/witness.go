@@ -13,7 +13,9 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
 	"github.com/twinbd/twinbd/failover"
@@ -113,6 +115,8 @@ func runWitness(c *cobra.Command, o witnessOptions) error {
 	}
 	fmt.Fprintf(c.OutOrStdout(), "witness ready at %s, records of %d services in %s, %s\n",
 		addresses(listeners), server.Register.Len(), o.state, keys)
+	supervisor(daemon.SdNotifyReady)
+	go reassure(ctx, func(time.Duration) bool { return true }) // that it runs is all there is
 	return serveAll(ctx, server, listeners)
 }
 

@@ -265,6 +265,17 @@ func (n *Node) part(ctx context.Context, why string) {
 	}
 }
 
+// Alive reports whether every service's machine has turned within a time: who
+// supervises the process may end it otherwise, and start another.
+func (n *Node) Alive(within time.Duration) bool {
+	for _, s := range n.services {
+		if n.clock()-s.shown.Load().at >= within {
+			return false
+		}
+	}
+	return true
+}
+
 func (n *Node) volume(name string) *volume { return n.volumes[name] }
 
 func (n *Node) service(name string) *service {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -57,6 +58,16 @@ func (p *Process) start(t testing.TB) {
 		p.err = cmd.Wait()
 		close(done)
 	}()
+}
+
+// Within has another command start the process from now on, which replaces itself by
+// it: it is appended to the words of that command.
+func (p *Process) Within(words ...string) { p.argv = append(slices.Clone(words), p.argv...) }
+
+// Hangup has the process replace itself.
+func (p *Process) Hangup(t testing.TB) {
+	t.Helper()
+	p.mustSignal(t, syscall.SIGHUP)
 }
 
 // Running says whether the process was started and has not ended.

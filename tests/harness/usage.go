@@ -69,7 +69,7 @@ func (u Usage) String() string {
 // LimitDescriptors makes the process one that may open so many files, when it is
 // started next.
 func (p *Process) LimitDescriptors(most int) {
-	p.argv = append([]string{"sh", "-c", fmt.Sprintf(`ulimit -n %d; exec "$@"`, most), "sh"}, p.argv...)
+	p.Within("sh", "-c", fmt.Sprintf(`ulimit -n %d; exec "$@"`, most), "sh")
 }
 
 // ControlSocket is the path of the node's control socket.

@@ -138,6 +138,34 @@ func TestDaemonKilled(t *testing.T) {
 	c.checkFiles(t)
 }
 
+// The daemon stands still for a minute, while programs write, which is many times what
+// the kernel waits for an answer: it gives every connection up, and holds what it has.
+// Afterwards it gets new ones; what the old ones still held is void, so that nothing
+// runs twice out of order: each program finds what it wrote last.
+func TestLongFreeze(t *testing.T) {
+	c := newMounted(t, options{size: 64 << 20, pace: `{ heartbeat = "1s", timeout = "120s" }`}, "true")
+	serves := c.waitServing(t)
+	writers := serves.start(t, nil, nil, "sh", "-euc", writersScript)
+	serves.waitWritten(t)
+	serves.daemon.signal(t, syscall.SIGSTOP)
+	harness.Elapse(time.Minute)
+	given := serves.shell(t, "dmesg | grep -c 'Connection timed out' || true")
+	if strings.TrimSpace(given) == "0" {
+		t.Error("the kernel has waited for a minute and given nothing up")
+	}
+	began := time.Now()
+	serves.daemon.signal(t, syscall.SIGCONT)
+	serves.waitWritten(t)
+	t.Logf("after a minute, in which the kernel gave up %s requests, writes went on within %v",
+		strings.TrimSpace(given), time.Since(began).Round(10*time.Millisecond))
+	serves.must(t, "touch", "/tmp/stop")
+	if out, err := writers.wait(patience); err != nil || out.Code != 0 {
+		t.Errorf("programs that wrote meanwhile: %s, %v", out, err)
+	}
+	c.waitPair(t, serves)
+	c.checkFiles(t)
+}
+
 // pauseScript writes a block after the other until there is /tmp/enough, and prints the
 // longest time between two of them, in milliseconds.
 const pauseScript = `
