@@ -90,7 +90,7 @@ func (m *Machine) seek(p purpose) {
 		m.decide(p)
 	case m.set.Arbiter == ByPing:
 		m.seekPing(p)
-	case m.set.Arbiter == ByFence && (p == forAlone || p == forTakeover || p == forResume && !m.audible()):
+	case m.set.Arbiter == ByFence && (p == forAlone || p == forTakeover):
 		m.seekFence(p)
 	case p != forTakeover:
 		m.decide(p)
@@ -256,7 +256,6 @@ func (m *Machine) granted(p purpose) {
 	case forResume, forTakeover, forPrim, forForce:
 		m.dropHeld()
 		m.win(RightAlone, epoch, "granted: "+p.String())
-		m.unsaid = p == forResume && m.set.Arbiter == ByFence && m.audible()
 	}
 }
 
@@ -278,6 +277,6 @@ func (m *Machine) win(r Right, term uint64, because string) {
 	if m.durable.Wanted == WantStop || m.going.why == quitting {
 		return // told to stop while it asked
 	}
-	m.won, m.unsaid, m.right, m.term, m.teach, m.unused, m.remote, m.risk, m.because = true, false, r, term, 0, 0, false, false, because
+	m.won, m.right, m.term, m.teach, m.unused, m.remote, m.risk, m.because = true, r, term, 0, 0, false, false, because
 	m.event("epoch", "", fmt.Sprint(term), because)
 }

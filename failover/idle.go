@@ -8,8 +8,6 @@ package failover
 func (m *Machine) whileIdle() {
 	d := &m.durable
 	switch {
-	case m.won && m.unsaid && !m.peerYields():
-		m.won = m.audible() // else it is asked for anew, with the peer silent
 	case m.won:
 		if m.patient() {
 			m.becomePromoting()
@@ -71,6 +69,10 @@ func (m *Machine) resume() {
 		}
 	case m.peerWins(), m.relapses() && !m.cutOff():
 		m.seek(forGive)
+	case m.set.Arbiter == ByFence && m.mayResume() && m.data.Mirrored && m.peerInStep():
+		// Alone is what a fence is asked for: until then both have every write,
+		// whoever the other then finds to be the holder.
+		m.win(RightPair, m.durable.View.Epoch, "nothing differs, and "+m.set.Peer+" follows")
 	case m.mayResume() && m.cutOff() && m.audible() && m.peer.beat.Witness && m.peerInStep():
 		if m.met() && m.now-m.began >= m.set.patience()+m.set.Timeout && m.now-m.bound >= m.set.Heartbeat {
 			m.promise(true, m.set.Peer+" reaches the witness, and this node does not")
@@ -111,7 +113,8 @@ func (m *Machine) peerWins() bool {
 // process dies of again and again.
 func (m *Machine) catchesUp() bool {
 	b := &m.peer.beat
-	return m.outlived() && !m.data.New && !b.Weary && b.Wanted == WantStart &&
+	weary := b.Weary && b.EchoBoot == m.boot
+	return m.outlived() && !m.data.New && !weary && b.Wanted == WantStart &&
 		m.now-m.began < m.set.patience() && (!m.data.Detached || b.Detached)
 }
 
@@ -169,7 +172,7 @@ func (m *Machine) settled() bool {
 	if m.audible() {
 		return m.met() || m.waitedLong()
 	}
-	if m.succeeds && m.durable.View.Mode == Alone {
+	if m.succeeds && m.durable.View.Mode == Alone && m.set.Arbiter != ByFence {
 		return true // nothing was lost since this node was alone, with everything
 	}
 	since := m.began

@@ -33,7 +33,6 @@ type Machine struct {
 
 	role     role
 	won      bool   // the right to serve is there; waits until the peer cannot be serving
-	unsaid   bool   // … and decided here, so that the peer could take over until it has heard of it
 	force    string // the operator's word, for the metadata of the disks
 	term     uint64 // the epoch in which this node serves
 	right    Right

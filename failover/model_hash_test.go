@@ -225,7 +225,7 @@ func (c *canon) node(i int) {
 	c.seen(&n.saw)
 	c.seen(&m.data)
 	c.bytes(uint8(m.role), uint8(m.right), uint8(m.told.right), uint8(m.going.why), uint8(m.application.state), uint8(m.ping.why), uint8(m.fence.why), uint8(m.pending.why))
-	c.bools(m.won, m.unsaid, m.succeeds, m.relapse.again, m.force != "", m.risk, m.remote, m.hidden, m.offer, m.going.all, m.going.handover, m.going.downing, m.going.demoting,
+	c.bools(m.won, m.succeeds, m.relapse.again, m.force != "", m.risk, m.remote, m.hidden, m.offer, m.going.all, m.going.handover, m.going.downing, m.going.demoting,
 		m.application.ailing, m.connected, m.sources, m.unused != 0 && m.unused == m.durable.Held, m.everywhere, m.parted == 0, m.peer.heard, m.ask.on, m.ask.nonce == 0, m.pending.on, m.ping.on, m.ping.good, m.fence.on)
 	c.number(m.term, m.teach)
 	c.times(m, now)

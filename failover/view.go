@@ -49,6 +49,11 @@ func (m *Machine) Term() uint64 { return m.term }
 // Runs reports whether this node serves, and the application is up.
 func (m *Machine) Runs() bool { return m.role == serving && m.application.state == appUp }
 
+// Changing reports whether this node is about to serve, or to stop serving.
+func (m *Machine) Changing() bool {
+	return m.won || m.role == promoting || m.role == leaving || m.going.why != staying || m.application.state == appGoingUp
+}
+
 // Leaving reports whether this node is about to stop serving.
 func (m *Machine) Leaving() bool { return m.going.why != staying }
 

@@ -17,6 +17,9 @@ func (s *Session) Drain(done func()) {
 // Resume has a session that was to drain read on. done is not called any more.
 func (s *Session) Resume() { s.drained, s.resting = nil, false }
 
+// Resting reports whether the session has drained, and was not resumed.
+func (s *Session) Resting() bool { return s.resting }
+
 // draining reports whether the session reads no further than it must.
 func (s *Session) draining() bool { return s.drained != nil || s.resting }
 

@@ -37,12 +37,12 @@ func runServe(c *cobra.Command, logLevel string) error {
 	if err := level.UnmarshalText([]byte(logLevel)); err != nil {
 		return usage{fmt.Errorf("--log %q is not debug, info, warn or error", logLevel)}
 	}
+	ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
 	cfg, self, err := loadSelf(c)
 	if err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
 	log := slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
 	if node.NeedsProtection(cfg) {
 		for _, problem := range node.Protect() {
@@ -62,5 +62,12 @@ func runServe(c *cobra.Command, logLevel string) error {
 	supervisor(daemon.SdNotifyReady)
 	defer context.AfterFunc(ctx, func() { supervisor(daemon.SdNotifyStopping) })()
 	go reassure(context.WithoutCancel(ctx), n.Alive) // a stop in good order may take its time
-	return n.Run(ctx)
+	if left != nil && left.Stop {
+		go stopLater(ctx, n, stop)
+	}
+	err = n.Run(ctx)
+	if n.HandedOn() {
+		select {} // this process is about to be replaced, or to end: see replaceWhenTold
+	}
+	return err
 }

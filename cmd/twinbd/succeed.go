@@ -9,7 +9,10 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"runtime"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
@@ -27,7 +30,10 @@ const legacyVariable = "TWINBD_LEGACY"
 // inheritance is its content, as JSON.
 type inheritance struct {
 	Sockets map[string][]int `json:"sockets"` // descriptors, by volume
+	Pipes   []int            `json:"pipes"`   // descriptors
+	Served  []string         `json:"served"`  // services
 	Running []string         `json:"running"` // services
+	Stop    bool             `json:"stop"`
 }
 
 // legacy is what this process has inherited; nil: it succeeds nobody.
@@ -41,17 +47,22 @@ func legacy() (*node.Legacy, error) {
 	if err := json.Unmarshal([]byte(text), &i); err != nil {
 		return nil, fmt.Errorf("read %s: %w; hint: only twinbd itself sets it", legacyVariable, err)
 	}
-	l := &node.Legacy{Sockets: make(map[string][]*os.File), Running: i.Running}
+	l := &node.Legacy{Sockets: make(map[string][]*os.File), Pipes: take(i.Pipes), Served: i.Served, Running: i.Running, Stop: i.Stop}
 	for volume, descriptors := range i.Sockets {
-		for _, fd := range descriptors {
-			f, err := takeDescriptor(fd)
-			if err != nil {
-				return nil, fmt.Errorf("take over connection of volume %s: %w", volume, err)
-			}
-			l.Sockets[volume] = append(l.Sockets[volume], f)
-		}
+		l.Sockets[volume] = take(descriptors)
 	}
 	return l, nil
+}
+
+// take makes files of inherited descriptors. One that is none is left out: what it was
+// for is made up for as after a crash.
+func take(descriptors []int) (files []*os.File) {
+	for _, fd := range descriptors {
+		if f, err := takeDescriptor(fd); err == nil {
+			files = append(files, f)
+		}
+	}
+	return files
 }
 
 // replaceWhenTold replaces the process whenever that is asked for, until ctx ends.
@@ -85,6 +96,8 @@ func successor(ctx context.Context, c *cobra.Command) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("find the program: %w", err)
 	}
+	ctx, cancel := context.WithTimeout(ctx, checkLimit)
+	defer cancel()
 	said, err := exec.CommandContext(ctx, program, "check", "--config", c.Flag("config").Value.String()).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%s check: %w: %s", program, err, strings.TrimSpace(string(said)))
@@ -98,15 +111,37 @@ func replace(ctx context.Context, n *node.Node, program string) error {
 	if err != nil {
 		return err
 	}
-	i := inheritance{Sockets: make(map[string][]int), Running: l.Running}
+	i := inheritance{Sockets: make(map[string][]int), Pipes: descriptors(l.Pipes), Served: l.Served, Running: l.Running}
+	all := slices.Clone(i.Pipes)
 	for volume, files := range l.Sockets {
-		for _, f := range files {
-			i.Sockets[volume] = append(i.Sockets[volume], int(f.Fd()))
-		}
+		i.Sockets[volume] = descriptors(files)
+		all = append(all, i.Sockets[volume]...)
 	}
+	i.Stop = ctx.Err() != nil
 	text, err := json.Marshal(i)
 	if err != nil {
 		panic("twinbd: marshal what a successor inherits: " + err.Error())
 	}
-	return become(program, append(os.Environ(), legacyVariable+"="+string(text)), i.Sockets)
+	err = become(program, append(os.Environ(), legacyVariable+"="+string(text)), all)
+	runtime.KeepAlive(l) // or its files would be closed as soon as only their numbers are used
+	return err
 }
+
+func descriptors(files []*os.File) (list []int) {
+	for _, f := range files {
+		list = append(list, int(f.Fd()))
+	}
+	return list
+}
+
+// stopLater stops a successor of a process that was told to stop while it was being
+// replaced: when it serves again, so that it hands over in good order.
+func stopLater(ctx context.Context, n *node.Node, stop func()) {
+	n.AwaitReady(ctx, settleLimit)
+	stop()
+}
+
+const (
+	settleLimit = 10 * time.Second // for a successor to serve
+	checkLimit  = 10 * time.Second // for a program to check the configuration
+)

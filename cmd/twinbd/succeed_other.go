@@ -14,4 +14,4 @@ func hangups(context.Context) <-chan os.Signal { return nil }
 
 func takeDescriptor(int) (*os.File, error) { return nil, errors.ErrUnsupported }
 
-func become(string, []string, map[string][]int) error { return errors.ErrUnsupported }
+func become(string, []string, []int) error { return errors.ErrUnsupported }

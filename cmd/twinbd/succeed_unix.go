@@ -32,15 +32,13 @@ func takeDescriptor(fd int) (*os.File, error) {
 
 // become executes the program in place of this one, which then has these
 // descriptors. It returns only an error.
-func become(program string, environment []string, descriptors map[string][]int) error {
+func become(program string, environment []string, descriptors []int) error {
 	signal.Ignore(syscall.SIGHUP) // which would end a program that does not listen yet
 	syscall.ForkLock.Lock()       // no child is to have the descriptors
 	defer syscall.ForkLock.Unlock()
-	for _, fds := range descriptors {
-		for _, fd := range fds {
-			if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
-				return fmt.Errorf("hand on descriptor %d: %w", fd, err)
-			}
+	for _, fd := range descriptors {
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
+			return fmt.Errorf("hand on descriptor %d: %w", fd, err)
 		}
 	}
 	return fmt.Errorf("execute %s: %w", program, syscall.Exec(program, os.Args, environment))

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,12 +27,63 @@ func newOutput() (*output, *os.File, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("make a pipe for the output: %w", err)
 	}
-	return &output{read: read, settled: make(chan struct{})}, write, nil
+	return hold(read), write, nil
+}
+
+// pipes are those that are being read, for a successor of this process.
+var pipes struct {
+	sync.Mutex
+	open map[*output]struct{}
+}
+
+// hold makes the reading end of a pipe an output.
+func hold(read *os.File) *output {
+	o := &output{read: read, settled: make(chan struct{})}
+	pipes.Lock()
+	defer pipes.Unlock()
+	if pipes.open == nil {
+		pipes.open = make(map[*output]struct{})
+	}
+	pipes.open[o] = struct{}{}
+	return o
+}
+
+func (o *output) release() {
+	pipes.Lock()
+	delete(pipes.open, o)
+	pipes.Unlock()
+	o.read.Close()
+}
+
+// Pipes returns duplicates of the pipes to which something may be printed still by
+// what commands have left behind. A successor of this process is to read them on.
+func Pipes() (list []*os.File) {
+	pipes.Lock()
+	defer pipes.Unlock()
+	for o := range pipes.open {
+		raw, err := o.read.SyscallConn()
+		if err != nil {
+			continue // it has come to its end
+		}
+		_ = raw.Control(func(fd uintptr) {
+			if copied, err := unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0); err == nil {
+				list = append(list, os.NewFile(uintptr(copied), "output"))
+			}
+		})
+	}
+	return list
+}
+
+// ReadOn reads the pipes that the process before this one has read.
+func ReadOn(list []*os.File) {
+	for _, read := range list {
+		go hold(read).drain()
+	}
 }
 
 // drain reads until nobody holds the pipe, or close.
 func (o *output) drain() {
-	defer o.read.Close()
+	defer o.release()
 	settled := false
 	buffer := make([]byte, 32<<10)
 	for {

@@ -26,6 +26,7 @@ type addresses struct {
 	mu       sync.Mutex
 	up       bool // the steps of the application want them
 	hidden   bool // the lease has run out
+	left     bool // those that an earlier process has left stay, until it is clear who serves
 	tried    chan struct{}
 	outcome  error
 	probed   time.Time     // when nobody had them
@@ -127,7 +128,7 @@ func (a *addresses) wanted() bool {
 // settle takes the addresses, or removes them, as is wanted last.
 func (a *addresses) settle() {
 	a.mu.Lock()
-	wanted, minding, tried := a.up && !a.hidden, a.minding != nil, a.tried
+	wanted, minding, left, tried := a.up && !a.hidden, a.minding != nil, a.left, a.tried
 	a.tried = nil
 	a.mu.Unlock()
 	var err error
@@ -136,6 +137,7 @@ func (a *addresses) settle() {
 		err = a.vip.Take()
 	case minding:
 		err = a.vip.Lend()
+	case left: // if this node does not serve in time, the kernel ends them
 	default:
 		err = a.remove()
 	}
@@ -195,6 +197,14 @@ func (a *addresses) here() bool {
 	return a.taken
 }
 
+// keep leaves alone what an earlier process has left, until somebody says what is
+// wanted: clients are connected to it.
+func (a *addresses) keep() {
+	a.mu.Lock()
+	a.left = true
+	a.mu.Unlock()
+}
+
 // mind keeps the addresses here while the peer takes the service over, so that
 // clients are answered until they are there.
 func (a *addresses) mind(ctx context.Context) error {
@@ -238,7 +248,7 @@ func (a *addresses) set(ctx context.Context, up bool) error {
 		a.stopMinding()
 	}
 	a.mu.Lock()
-	a.up = up
+	a.up, a.left = up, false
 	if a.tried == nil {
 		a.tried = make(chan struct{})
 	}
@@ -328,7 +338,7 @@ func (a *addresses) probeAhead(ctx context.Context) {
 // hide removes the addresses while nothing may be served, show takes them again.
 func (a *addresses) hide(hidden bool) {
 	a.mu.Lock()
-	a.hidden = hidden
+	a.hidden, a.left = hidden, a.left && !hidden
 	a.mu.Unlock()
 	a.poke()
 }

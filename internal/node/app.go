@@ -72,7 +72,9 @@ func (a *app) order() []application.Step {
 		})
 	}
 	if len(a.service.cfg.Start)+len(a.service.cfg.Stop) > 0 {
-		steps = append(steps, a.tolerant(a.commands.Step("application")))
+		step := a.tolerant(a.commands.Step("application"))
+		step.Down, step.Force = a.service.disowned(step.Down), a.service.disowned(step.Force)
+		steps = append(steps, step)
 	}
 	return append(steps, a.severSteps()...)
 }

@@ -159,8 +159,10 @@ func (d *device) attach(ctx context.Context, _ application.Order) error {
 		}
 		users = application.Device(d.path).Users()
 	}
-	if ours && !inherited {
+	if !ours || !inherited {
 		d.dropLeft()
+	}
+	if ours && !inherited {
 		if err := d.release(ctx, k); err != nil {
 			return err
 		}

@@ -66,6 +66,9 @@ func (d *device) enter(n *nbd.Negotiated, ours *os.File) {
 			d.ended(0, -1)
 		},
 	})
+	if v.resting { // it is handed on as it is
+		session.Drain(func() {})
+	}
 	var err error
 	if port, err = v.loop.Add(n.Conn, &kernelStream{session, d}); err != nil {
 		d.log.Warn("connection with the kernel not admitted", "error", err)

@@ -74,9 +74,11 @@ func (s *service) cleanUp(ctx context.Context) {
 	d := s.file.State()
 	if d.View.Holder == s.node.self.Name && d.Promise == 0 && d.Wanted == failover.WantStart && (s.running.Load() || s.holdsIO()) {
 		s.inherited.Store(true)
+		s.app.addresses.keep()
 		s.event("device", "", "held", "what an earlier process of this node left waits; it goes on if this node serves again, before any other does", "")
 		return
 	}
+	s.disown()
 	s.app.cleanUp(ctx)
 }
 

@@ -230,6 +230,70 @@ func TestHandOnServesOn(t *testing.T) {
 	mustRequest(t, alpha, block.Write, 0, pattern(1))
 }
 
+// A connection that is replaced while the node rests is not read: it is handed on with
+// what the kernel has sent on it, or goes on when the node does.
+func TestNothingIsReadAtRest(t *testing.T) {
+	l, alpha, _ := deviceLab(t, "normal")
+	l.prim("alpha")
+	l.waitFor("alpha", control.Primary)
+	alpha.until("attached", alpha.attached)
+	n := l.nodes["alpha"].node
+	v := n.volume("data")
+	v.device.ended(0, +1) // a request of a connection that has died is under way
+	alpha.mu.Lock()
+	ends := slices.Clone(alpha.ends)
+	alpha.mu.Unlock()
+	for _, e := range ends {
+		alpha.kill(e)
+	}
+	for alive := 1; alive > 0; wait(t.Context(), time.Millisecond) {
+		v.device.mu.Lock()
+		alive = v.device.alive
+		v.device.mu.Unlock()
+	}
+	if err := n.rest(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	v.device.ended(0, -1)
+	w := alpha.writes(t)
+	alpha.until("replaced", func() bool { return slices.Contains(alpha.asked, "reconfigure") })
+	wait(t.Context(), 50*time.Millisecond)
+	if w.mu.Lock(); w.count != 0 {
+		t.Errorf("%d requests are answered at rest", w.count)
+	}
+	w.mu.Unlock()
+	v.do(func(time.Duration) { v.resume() })
+	w.more(t, 1)
+	w.stop(t)
+}
+
+// A node that is told to stop while it hands on lays everything down all the same: its
+// successor stops. One that is told before does not hand on.
+func TestHandOnAndStop(t *testing.T) {
+	l, alpha, _ := deviceLab(t, "normal")
+	l.prim("alpha")
+	l.waitFor("alpha", control.Primary)
+	alpha.until("attached", alpha.attached)
+	n := l.nodes["alpha"].node
+	ctx, cancel := context.WithCancel(t.Context())
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for !n.HandedOn() {
+			wait(t.Context(), 50*time.Microsecond)
+		}
+		cancel()
+		l.stop("alpha")
+	}()
+	if left, err := n.HandOn(ctx); err != nil || len(left.Sockets["data"]) == 0 || !slices.Equal(left.Served, []string{"pg"}) {
+		t.Errorf("left %+v, %v", left, err)
+	}
+	<-stopped
+	if _, err := n.HandOn(ctx); !errors.Is(err, errServesOn) {
+		t.Errorf("a node that has ended hands on: %v", err)
+	}
+}
+
 // A node that was killed and finds another in its place disconnects what it had
 // left, before anything else.
 func TestDeviceOfAReplacedNode(t *testing.T) {

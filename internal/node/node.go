@@ -34,7 +34,7 @@ type Node struct {
 	wall        func() time.Time     // for people: decides nothing
 	digest      string               // of the configuration
 	devices     func() (deviceKernel, error)
-	succeeds    bool // a process that has laid everything down before it ended
+	legacy      *Legacy // what the process before this one left; nil: this one replaces none
 
 	dir      failover.Directory
 	witness  failover.Witness // nil: none is configured
@@ -46,9 +46,11 @@ type Node struct {
 	control  net.Listener
 	events   *control.Events
 
-	handedOn atomic.Bool // everything is laid down, for a successor
+	handedOn atomic.Bool   // everything is laid down, for a successor
+	laidDown chan struct{} // closed when that has ended, however
 
 	mu             sync.Mutex
+	stopping       bool   // it is too late to hand on
 	differs        string // how the peer's configuration differs
 	clocks         string // how the peer's wall clock differs
 	behind         int    // so many beats in a row came from a clock that is behind, or came late
@@ -77,9 +79,8 @@ func Open(cfg *config.Config, self string, o Options) (n *Node, err error) {
 	n = &Node{
 		cfg: cfg, self: cfg.Node(self), peer: cfg.Peer(self), log: o.Log, version: o.Version,
 		volumes: make(map[string]*volume), events: control.NewEvents(keptEvents),
-		clock: failover.NewClock(), wall: o.Wall, digest: cfg.Digest(), devices: o.devices,
+		clock: failover.NewClock(), wall: o.Wall, digest: cfg.Digest(), devices: o.devices, legacy: o.Legacy, laidDown: make(chan struct{}),
 	}
-	n.succeeds = o.Legacy != nil
 	if n.devices == nil {
 		n.devices = openKernel
 	}
@@ -123,7 +124,7 @@ func Open(cfg *config.Config, self string, o Options) (n *Node, err error) {
 	if err := n.openServices(); err != nil {
 		return n, err
 	}
-	n.succeed(o.Legacy)
+	n.succeed(n.legacy)
 	return n, nil
 }
 
@@ -206,8 +207,10 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	group.run("control socket", func() error { return control.Serve(ctx, n.control, n, n.events, n.log) })
 	err := group.first(running)
-	if !n.handedOn.Load() {
+	if n.mayStop() {
 		n.stop(context.WithoutCancel(running))
+	} else {
+		<-n.laidDown
 	}
 	cancel(errStopping)
 	stopLoops()
@@ -274,6 +277,17 @@ func (n *Node) Alive(within time.Duration) bool {
 		}
 	}
 	return true
+}
+
+// AwaitReady waits until every service is as it is to stay, at most for a time.
+func (n *Node) AwaitReady(ctx context.Context, limit time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for _, s := range n.services {
+		for s.shown.Load().machine.Colour() != failover.Ready && ctx.Err() == nil {
+			wait(ctx, lookEvery)
+		}
+	}
 }
 
 func (n *Node) volume(name string) *volume { return n.volumes[name] }

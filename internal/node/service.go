@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -110,7 +111,7 @@ func (s *service) settings() failover.Settings {
 	set := failover.Settings{
 		Service: s.cfg.Name, Node: n.self.Name, Peer: n.peer.Name,
 		Heartbeat: s.cfg.Pace.Heartbeat, Timeout: s.cfg.Pace.Timeout,
-		Continue: s.cfg.Lone == config.LoneContinue, Succeeds: n.succeeds,
+		Continue: s.cfg.Lone == config.LoneContinue, Succeeds: n.legacy != nil && slices.Contains(n.legacy.Served, s.cfg.Name),
 		Prefer: s.cfg.Prefer, Failback: s.cfg.Failback == config.FailbackAuto, HoldOff: holdOff * s.cfg.Pace.Timeout,
 	}
 	switch {
@@ -172,10 +173,16 @@ func (s *service) tick(ctx context.Context) error {
 	return s.take(ctx, (*failover.Machine).Tick)
 }
 
-// halt ends run: nothing is decided here any more.
-func (s *service) halt() {
+// halt ends run: nothing is decided here any more, and no volume connects.
+func (s *service) halt(ctx context.Context) error {
+	s.held.Store(true)
 	close(s.halting)
-	<-s.halted
+	select {
+	case <-s.halted:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("service %s does not come to rest", s.cfg.Name)
+	}
 }
 
 // take gives the machine one input and carries out what follows.

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twinbd/twinbd/failover/application"
 	"github.com/twinbd/twinbd/internal/block"
 	"github.com/twinbd/twinbd/nbd"
 )
@@ -25,13 +26,17 @@ import (
 // Legacy is what a process leaves to its successor.
 type Legacy struct {
 	Sockets map[string][]*os.File // our ends of the kernel's connections, by volume
-	Running []string              // services whose application runs on
+	Pipes   []*os.File            // to which applications print
+	Served  []string              // services that this node served
+	Running []string              // … and whose application runs on
+	Stop    bool                  // the successor is to stop in good order, for this process was told to meanwhile
 }
 
 // Limits of what the successor is kept waiting by. The kernel gives a connection up
 // that does not answer within nbd.KernelTimeout.
 const (
 	restLimit   = nbd.KernelTimeout / 2 // for requests under way
+	clientLimit = restLimit / 4         // for clients that connect anew when they are cut off
 	demoteLimit = 10 * time.Second      // for flushes; what waits in the kernel meanwhile may be sent again
 )
 
@@ -39,21 +44,34 @@ const (
 var errServesOn = errors.New("this node serves on")
 
 // HandedOn reports whether the node has laid everything down, or is about to: it does
-// not serve any more.
+// not serve any more, and its process is to be replaced, or to end.
 func (n *Node) HandedOn() bool { return n.handedOn.Load() }
 
-// HandOn brings the node to rest, and returns what its successor needs. If requests
-// do not end in time, the node serves on and an error says so. After any other error,
-// and after success, it serves nobody any more: the process is to be replaced, or to
-// end.
+// HandOn brings the node to rest, and returns what its successor needs. If that cannot
+// be done, or requests do not end in time, the node serves on. After any other error,
+// and after success, HandedOn is true.
 func (n *Node) HandOn(ctx context.Context) (*Legacy, error) {
+	if err := errors.Join(n.mayRest(), ctx.Err()); err != nil {
+		return nil, fmt.Errorf("%w: %w", errServesOn, err)
+	}
 	if err := n.rest(ctx); err != nil {
 		return nil, err
 	}
-	n.handedOn.Store(true)
-	legacy := &Legacy{Sockets: make(map[string][]*os.File)}
+	if !n.mayHandOn() {
+		return nil, fmt.Errorf("%w: it is about to stop", errServesOn)
+	}
+	defer close(n.laidDown)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), demoteLimit) // whoever stops the node stops its successor
+	defer cancel()
+	legacy := &Legacy{Sockets: make(map[string][]*os.File), Pipes: application.Pipes()}
 	for _, s := range n.services {
-		if s.halt(); s.machine.Runs() {
+		if err := s.halt(ctx); err != nil {
+			return nil, err
+		}
+		if s.machine.Serves(s.machine.Term()) {
+			legacy.Served = append(legacy.Served, s.cfg.Name)
+		}
+		if s.machine.Runs() {
 			legacy.Running = append(legacy.Running, s.cfg.Name)
 		}
 	}
@@ -61,11 +79,49 @@ func (n *Node) HandOn(ctx context.Context) (*Legacy, error) {
 		return nil, err
 	}
 	for name, v := range n.volumes {
-		if v.device != nil {
-			v.do(func(time.Duration) { legacy.Sockets[name] = v.device.giveEnds() })
+		if v.device == nil {
+			continue
+		}
+		if !v.doUntil(ctx.Done(), func(time.Duration) { legacy.Sockets[name] = v.device.giveEnds() }) {
+			return nil, fmt.Errorf("volume %s: its loop does not turn", name)
 		}
 	}
 	return legacy, nil
+}
+
+// mayHandOn and mayStop decide which of the two happens: the other comes too late.
+func (n *Node) mayHandOn() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.stopping {
+		n.handedOn.Store(true)
+	}
+	return !n.stopping
+}
+
+func (n *Node) mayStop() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.stopping = !n.handedOn.Load()
+	return n.stopping
+}
+
+// mayRest says what speaks against replacing the process now, or nil.
+func (n *Node) mayRest() error {
+	for _, s := range n.services {
+		if m := &s.shown.Load().machine; m.Changing() {
+			return fmt.Errorf("service %s is just beginning or ending to be served here", s.cfg.Name)
+		}
+	}
+	for name, v := range n.volumes {
+		if v.Hung() >= clientLimit {
+			return fmt.Errorf("volume %s: %s", name, v.hungWhy())
+		}
+		if why := v.status.Load().DiskFailed; why != "" {
+			return fmt.Errorf("volume %s: the disk has failed: %s; restart twinbd instead", name, why)
+		}
+	}
+	return nil
 }
 
 // rest waits until every request that was read is answered.
@@ -87,24 +143,39 @@ func (n *Node) rest(ctx context.Context) error {
 }
 
 // rest has every session of the volume read no further than to the end of a request,
-// and waits until all are answered. No client is let in meanwhile.
+// and waits until all are answered. No client is let in meanwhile, and one that stops in
+// the middle of a request, or reads no answers, is cut off.
 func (v *volume) rest(ctx context.Context) {
-	var open sync.WaitGroup
-	v.doUntil(ctx.Done(), func(time.Duration) {
+	over, open := make(chan struct{}), 1
+	drained := func() {
+		if open--; open == 0 {
+			close(over)
+		}
+	}
+	if !v.doUntil(ctx.Done(), func(time.Duration) {
 		v.resting = true
 		for session := range v.sessions {
-			open.Add(1)
-			session.Drain(open.Done)
+			open++
+			session.Drain(drained)
 		}
-	})
-	over := make(chan struct{})
-	go func() {
-		open.Wait()
-		close(over)
-	}()
+		drained()
+	}) {
+		return
+	}
+	impatient := time.AfterFunc(clientLimit, func() { v.post(func(time.Duration) { v.cutOffClients() }) })
+	defer impatient.Stop()
 	select {
 	case <-over:
 	case <-ctx.Done():
+	}
+}
+
+// cutOffClients ends connections that are not the kernel's, and not at rest.
+func (v *volume) cutOffClients() {
+	for session, port := range v.sessions {
+		if (v.device == nil || v.device.ends[session] == nil) && v.resting && !session.Resting() {
+			port.Close()
+		}
 	}
 }
 
@@ -118,8 +189,6 @@ func (v *volume) resume() {
 
 // layDown makes everything durable, and parts from the peer, which has it all.
 func (n *Node) layDown(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, demoteLimit)
-	defer cancel()
 	done := make(chan struct{}, len(n.volumes))
 	for _, v := range n.volumes {
 		v.post(func(now time.Duration) { v.engine.Demote(now, block.ShuttingDown, func() { done <- struct{}{} }) })
@@ -151,6 +220,7 @@ func (n *Node) succeed(l *Legacy) {
 	if l == nil {
 		return
 	}
+	application.ReadOn(l.Pipes)
 	for _, s := range n.services {
 		s.running.Store(slices.Contains(l.Running, s.cfg.Name))
 		for _, v := range s.volumes {

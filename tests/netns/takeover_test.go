@@ -79,7 +79,7 @@ func TestReplaced(t *testing.T) {
 	need(t)
 	mark := t.TempDir() + "/mark"
 	c := newCluster(t, options{service: fmt.Sprintf(
-		"start = [\"echo start >>%[1]s; sleep 1000 &\"]\nstop = [\"echo stop >>%[1]s\"]", mark)})
+		"start = [\"echo start >>%[1]s; while echo it prints; do date +%%s%%N >%[1]s.alive; sleep 0.05; done &\"]\nstop = [\"echo stop >>%[1]s\"]", mark)})
 	k := c.newClient(t, 1)
 	for _, n := range []*node{c.alpha, c.beta, c.alpha} {
 		fault := k.now()
@@ -98,6 +98,20 @@ func TestReplaced(t *testing.T) {
 	if text, err := os.ReadFile(mark); err != nil || string(text) != "start\n" {
 		t.Errorf("the application was told %q, %v", text, err)
 	}
+	alive := func() string {
+		text, err := os.ReadFile(mark + ".alive")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	before := alive()
+	harness.WaitFor(t, "the application to go on", patience, func() error {
+		if alive() == before {
+			return errors.New("it does not")
+		}
+		return nil
+	})
 
 	file := c.path("alpha.toml")
 	right, err := os.ReadFile(file)
