@@ -154,7 +154,7 @@ func (w *world) dataStep() {
 // dataTick: silence ends a session, and a whole connection lets another begin.
 func (w *world) dataTick() {
 	w.linkedFor = min(w.linkedFor+1, 8)
-	if !w.linked() || w.stall { // a data path that stands still connects nobody
+	if !w.linked() {
 		w.linkedFor = 0
 	}
 	for i := range w.nodes {
