@@ -151,7 +151,8 @@ func (w *world) promote(i int, a Action) bool {
 		w.part(e)
 		e.base, e.state, w.truth.forced = 0, consistent, true
 	}
-	e.primary, e.last, e.flushed, e.named = true, true, false, false
+	e.primary, e.last, e.flushed, e.named, e.sources = true, true, false, false, false
+	e.waited = w.nodes[i].m.waitedLong() && !w.nodes[i].m.met()
 	e.right, e.until = a.Right, a.Until
 	if w.together() {
 		p.last = false

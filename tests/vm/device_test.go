@@ -227,15 +227,12 @@ func (n *node) killUnderLoad(t testing.TB) {
 	t.Helper()
 	n.waitWritten(t)
 	harness.Elapse(time.Second) // some moment
-	n.daemon.signal(t, syscall.SIGKILL)
+	// Counted just before: what waits for a connection is not in flight any more.
+	inflight := n.shell(t, "until read -r reads writes </sys/block/nbd0/inflight; [ $writes -gt 0 ]; do :; done; pkill -KILL -x twinbd; echo $writes")
 	if out, err := n.daemon.wait(patience); err != nil || out.Code != 128+9 {
 		t.Fatalf("kill the daemon: %s, %v", out, err)
 	}
-	inflight := strings.Fields(n.must(t, "cat", "/sys/block/nbd0/inflight"))
-	t.Logf("%s reads and %s writes were under way when the daemon was killed", inflight[0], inflight[1])
-	if inflight[1] == "0" {
-		t.Error("no write was under way")
-	}
+	t.Logf("%s writes were under way when the daemon was killed", strings.TrimSpace(inflight))
 	began := time.Now()
 	n.serve(t)
 	n.waitWritten(t)
