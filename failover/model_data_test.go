@@ -46,7 +46,7 @@ type engine struct {
 	kept     bool
 	winner   Winner
 	named    bool   // the record names the peer: served from there
-	waited   bool   // began to serve after it had waited for the peer in vain, as long as the rules have it wait
+	waited   bool   // resumed after it had waited in vain to compare, for as long as the rules have it wait
 	sources  bool   // what the peer lacks is copied to it, though this node does not serve
 	equal    uint64 // the peer's process that was last an equal
 	asked    bool   // its disk failed, and the record is to name the peer

@@ -152,7 +152,8 @@ func (w *world) promote(i int, a Action) bool {
 		e.base, e.state, w.truth.forced = 0, consistent, true
 	}
 	e.primary, e.last, e.flushed, e.named, e.sources = true, true, false, false, false
-	e.waited = w.nodes[i].m.waitedLong() && !w.nodes[i].m.met()
+	m := &w.nodes[i].m
+	e.waited = m.because == "granted: "+forResume.String() && m.waitedLong() && !m.met()
 	e.right, e.until = a.Right, a.Until
 	if w.together() {
 		p.last = false

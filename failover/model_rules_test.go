@@ -77,9 +77,9 @@ func (w *world) check() {
 // for long enough to find that out, or would have, had it waited (rule 22). No
 // flushed write is ever excused, nor what a node lacks for any other reason than
 // that its own power went: a takeover by a node that kept running loses nothing.
-// Nor is a node excused that begins before its peer was silent for a timeout. One that
-// hears its peer and cannot compare, for their data path stands still, waits for as long
-// as the rules have it wait; then it is.
+// Nor is a node excused that begins before its peer was silent for a timeout. A holder
+// by the record that hears its peer and cannot compare, for their data path stands still,
+// waits for as long as the rules have it wait, and then it is; one by a promise is not.
 func (w *world) mayLack(i int) writes {
 	p := &w.nodes[1-i].engine
 	lacks := w.truth.dropped[i]
