@@ -49,7 +49,7 @@ func runServe(c *cobra.Command, logLevel string) error {
 			log.Warn("not protected against running out of memory", "error", problem)
 		}
 	}
-	left, err := legacy()
+	left, stopSoon, err := legacy()
 	if err != nil {
 		return err
 	}
@@ -62,7 +62,7 @@ func runServe(c *cobra.Command, logLevel string) error {
 	supervisor(daemon.SdNotifyReady)
 	defer context.AfterFunc(ctx, func() { supervisor(daemon.SdNotifyStopping) })()
 	go reassure(context.WithoutCancel(ctx), n.Alive) // a stop in good order may take its time
-	if left != nil && left.Stop {
+	if stopSoon {
 		go stopLater(ctx, n, stop)
 	}
 	err = n.Run(ctx)

@@ -33,25 +33,26 @@ type inheritance struct {
 	Pipes   []int            `json:"pipes"`   // descriptors
 	Served  []string         `json:"served"`  // services
 	Running []string         `json:"running"` // services
-	Stop    bool             `json:"stop"`
+	Stop    bool             `json:"stop"`    // in good order: this process was told to, meanwhile
 }
 
-// legacy is what this process has inherited; nil: it succeeds nobody.
-func legacy() (*node.Legacy, error) {
+// legacy is what this process has inherited, nil if it succeeds nobody, and whether it is
+// to stop as soon as it serves.
+func legacy() (l *node.Legacy, stop bool, err error) {
 	text, ok := os.LookupEnv(legacyVariable)
 	if !ok {
-		return nil, nil
+		return nil, false, nil
 	}
 	os.Unsetenv(legacyVariable) // no child's
 	var i inheritance
 	if err := json.Unmarshal([]byte(text), &i); err != nil {
-		return nil, fmt.Errorf("read %s: %w; hint: only twinbd itself sets it", legacyVariable, err)
+		return nil, false, fmt.Errorf("read %s: %w; hint: only twinbd itself sets it", legacyVariable, err)
 	}
-	l := &node.Legacy{Sockets: make(map[string][]*os.File), Pipes: take(i.Pipes), Served: i.Served, Running: i.Running, Stop: i.Stop}
+	l = &node.Legacy{Sockets: make(map[string][]*os.File), Pipes: take(i.Pipes), Served: i.Served, Running: i.Running}
 	for volume, descriptors := range i.Sockets {
 		l.Sockets[volume] = take(descriptors)
 	}
-	return l, nil
+	return l, i.Stop, nil
 }
 
 // take makes files of inherited descriptors. One that is none is left out: what it was

@@ -158,6 +158,16 @@ func (d *fakeDriver) kill(e *fakeEnd) {
 	}
 }
 
+// killAll gives every connection up.
+func (d *fakeDriver) killAll() {
+	d.mu.Lock()
+	ends := slices.Clone(d.ends)
+	d.mu.Unlock()
+	for _, e := range ends {
+		d.kill(e)
+	}
+}
+
 func (d *fakeDriver) Disconnect(int) error {
 	d.mu.Lock()
 	d.note("disconnect")

@@ -83,12 +83,7 @@ func TestDeviceReplacesConnections(t *testing.T) {
 	l.prim("alpha")
 	alpha.until("attached", alpha.attached)
 	for i := range 3 {
-		alpha.mu.Lock()
-		ends := slices.Clone(alpha.ends)
-		alpha.mu.Unlock()
-		for _, e := range ends {
-			alpha.kill(e)
-		}
+		alpha.killAll()
 		mustRequest(t, alpha, block.Write, int64(i)*8192, pattern(byte(i)))
 	}
 	if asked := alpha.done(); asked[0] != "connect" || !slices.Contains(asked[1:], "reconfigure") || slices.Contains(asked, "disconnect") {
@@ -104,12 +99,7 @@ func TestDeviceWaitsForWhatIsUnderWay(t *testing.T) {
 	alpha.until("attached", alpha.attached)
 	d := l.nodes["alpha"].node.volume("data").device
 	d.ended(0, +1) // as if one were
-	alpha.mu.Lock()
-	ends := slices.Clone(alpha.ends)
-	alpha.mu.Unlock()
-	for _, e := range ends {
-		alpha.kill(e)
-	}
+	alpha.killAll()
 	for deadline := time.Now().Add(10 * time.Second); ; {
 		d.mu.Lock()
 		alive := d.alive
@@ -240,12 +230,7 @@ func TestNothingIsReadAtRest(t *testing.T) {
 	n := l.nodes["alpha"].node
 	v := n.volume("data")
 	v.device.ended(0, +1) // a request of a connection that has died is under way
-	alpha.mu.Lock()
-	ends := slices.Clone(alpha.ends)
-	alpha.mu.Unlock()
-	for _, e := range ends {
-		alpha.kill(e)
-	}
+	alpha.killAll()
 	for alive := 1; alive > 0; wait(t.Context(), time.Millisecond) {
 		v.device.mu.Lock()
 		alive = v.device.alive

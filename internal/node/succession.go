@@ -29,7 +29,6 @@ type Legacy struct {
 	Pipes   []*os.File            // to which applications print
 	Served  []string              // services that this node served
 	Running []string              // … and whose application runs on
-	Stop    bool                  // the successor is to stop in good order, for this process was told to meanwhile
 }
 
 // Limits of what the successor is kept waiting by. The kernel gives a connection up

@@ -14,7 +14,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -228,17 +227,7 @@ func (l *ledger) compare(t testing.TB) {
 		text, err = l.query(t.Context(), "select id from ledger")
 		return err
 	})
-	there := make(map[string]bool)
-	for id := range strings.Lines(text) {
-		there[strings.TrimSpace(id)] = true
-	}
-	missing := 0
-	for _, id := range rows {
-		if !there[strconv.Itoa(id)] {
-			missing++
-		}
-	}
-	if missing > 0 {
+	if missing := harness.MissingRows(text, rows); missing > 0 {
 		t.Fatalf("%d of %d committed rows are gone", missing, len(rows))
 	}
 }

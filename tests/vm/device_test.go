@@ -190,14 +190,7 @@ func (n *node) replaceUnderLoad(t testing.TB) {
 		pause := n.start(t, nil, nil, "sh", "-euc", pauseScript)
 		harness.Elapse(2 * time.Second)
 		if when != "nothing happens" {
-			before := n.logged(t)
-			n.daemon.signal(t, syscall.SIGHUP)
-			harness.WaitFor(t, "a successor of the daemon of "+n.name, patience, func() error {
-				if n.logged(t) == before {
-					return errors.New("none")
-				}
-				return nil
-			})
+			n.replaceDaemon(t)
 			n.waitWritten(t)
 		}
 		n.must(t, "touch", "/tmp/enough")
@@ -210,6 +203,19 @@ func (n *node) replaceUnderLoad(t testing.TB) {
 	if now := n.shell(t, "dmesg | grep nbd || true"); now != said {
 		t.Errorf("the kernel noticed:\n%s\nbefore:\n%s", now, said)
 	}
+}
+
+// replaceDaemon has the node's daemon replaced, and waits for the successor.
+func (n *node) replaceDaemon(t testing.TB) {
+	t.Helper()
+	before := n.logged(t)
+	n.daemon.signal(t, syscall.SIGHUP)
+	harness.WaitFor(t, "a successor of the daemon of "+n.name, patience, func() error {
+		if n.logged(t) == before {
+			return errors.New("none")
+		}
+		return nil
+	})
 }
 
 // logged is how often a successor went on, as the daemon's log has it.

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -92,19 +91,6 @@ echo 'host all all 10.66.0.0/24 trust' >>/data/pg/pg_hba.conf`)
 	rows.halt()
 	serves.shell(t, "cd / && setpriv --reuid=postgres --regid=postgres --clear-groups /srv/bin/pg_amcheck --host=/tmp --all --install-missing --heapallindexed")
 	c.checkFiles(t)
-}
-
-// replaceDaemon has the node's daemon replaced, and waits for the successor.
-func (n *node) replaceDaemon(t testing.TB) {
-	t.Helper()
-	before := n.logged(t)
-	n.daemon.signal(t, syscall.SIGHUP)
-	harness.WaitFor(t, "a successor of the daemon of "+n.name, patience, func() error {
-		if n.logged(t) == before {
-			return fmt.Errorf("none")
-		}
-		return nil
-	})
 }
 
 // killDaemon kills the node's daemon and starts another.
@@ -271,17 +257,7 @@ func (r *rows) compare(t testing.TB) {
 		text, err = r.query(t.Context(), "select id from ledger")
 		return err
 	})
-	there := make(map[string]bool)
-	for id := range strings.Lines(text) {
-		there[strings.TrimSpace(id)] = true
-	}
-	missing := 0
-	for _, id := range committed {
-		if !there[strconv.Itoa(id)] {
-			missing++
-		}
-	}
-	if missing > 0 {
+	if missing := harness.MissingRows(text, committed); missing > 0 {
 		t.Fatalf("%d of %d committed rows are gone", missing, len(committed))
 	}
 	t.Logf("%d rows were committed, and are there", len(committed))
