@@ -159,9 +159,16 @@ func (k *Kernel) entries(index int, name string) (names []string) {
 }
 
 // largestRequest is the longest request that the kernel shall make, in KiB. Its
-// own 128 cost a large write eight times the headers and turns. More would only
-// make the small request wait that comes after.
-const largestRequest = 1024
+// own 128 cost a large write twice the headers and turns. More would only make the
+// small request wait that comes after.
+const largestRequest = 256
+
+// mostInFlight is what the kernel may have sent and not got an answer to, in KiB,
+// when it only makes its longest requests. Each must be answered within
+// KernelTimeout of when it was sent, or it costs the connection and is sent again. The
+// kernel would send half a gigabyte of a cache that is written back; with this much
+// 8 MB/s are enough.
+const mostInFlight = 32 << 10
 
 // largestDiscard is the longest TRIM, in bytes. The kernel would make them of 4 GiB:
 // one that takes longer than KernelTimeout is sent again before its answer is
@@ -169,8 +176,9 @@ const largestRequest = 1024
 const largestDiscard = 64 << 20
 
 // Tune sets the device's queue: longer requests than the kernel's default, shorter
-// discards, and no scheduler, for what orders requests is on the other side. It
-// returns what the settings are now, and what could not be set, a phrase each.
+// discards, fewer at a time, and no scheduler, for what orders requests is on the
+// other side. It returns what the settings are now, and what could not be set, a
+// phrase each.
 func (k *Kernel) Tune(index int) (said []string) {
 	want := largestRequest
 	if text, ok := k.read(index, "queue/max_hw_sectors_kb"); ok {
@@ -190,6 +198,12 @@ func (k *Kernel) Tune(index int) (said []string) {
 		said = append(said, "scheduler none")
 	case strings.Contains(schedulers, "none"):
 		said = append(said, k.set(index, "queue/scheduler", "none"))
+	}
+	if text, ok := k.read(index, "queue/nr_requests"); ok { // of each connection; a new scheduler has its own
+		few := mostInFlight / want / max(1, len(k.entries(index, "mq")))
+		if many, err := strconv.Atoi(text); err == nil && many > few {
+			said = append(said, k.set(index, "queue/nr_requests", strconv.Itoa(few)))
+		}
 	}
 	return said
 }

@@ -184,16 +184,18 @@ func TestKernelTune(t *testing.T) {
 	answer := func(uint8) ([]byte, error) { return nil, nil }
 	k, _ := fakeKernel(t, map[string]string{
 		"queue/max_hw_sectors_kb": "32768\n", "queue/max_sectors_kb": "128\n", "queue/scheduler": "[mq-deadline] none\n",
-		"queue/discard_max_bytes": "2199023255040\n",
+		"queue/discard_max_bytes": "2199023255040\n", "queue/nr_requests": "128\n", "mq/0/cpu_list": "0\n", "mq/1/cpu_list": "1\n",
 	}, answer)
-	if got := fmt.Sprint(k.Tune(0)); got != "[max_sectors_kb 1024 discard_max_bytes 67108864 scheduler none]" {
+	if got := fmt.Sprint(k.Tune(0)); got != "[max_sectors_kb 256 discard_max_bytes 67108864 scheduler none nr_requests 64]" {
 		t.Error(got)
 	}
-	if text, _ := k.read(0, "queue/max_sectors_kb"); text != "1024" {
+	if text, _ := k.read(0, "queue/max_sectors_kb"); text != "256" {
 		t.Errorf("max_sectors_kb is %s", text)
 	}
-	k, _ = fakeKernel(t, map[string]string{"queue/max_hw_sectors_kb": "256\n", "queue/max_sectors_kb": "128\n", "queue/scheduler": "[none] mq-deadline\n"}, answer)
-	if got := fmt.Sprint(k.Tune(0)); got != "[max_sectors_kb 256 scheduler none]" {
+	k, _ = fakeKernel(t, map[string]string{
+		"queue/max_hw_sectors_kb": "128\n", "queue/max_sectors_kb": "64\n", "queue/scheduler": "[none] mq-deadline\n", "queue/nr_requests": "128\n",
+	}, answer)
+	if got := fmt.Sprint(k.Tune(0)); got != "[max_sectors_kb 128 scheduler none]" {
 		t.Error(got)
 	}
 	k, _ = fakeKernel(t, nil, answer)
