@@ -226,7 +226,7 @@ func hear(l *Link, b []byte) {
 // FuzzHello lets anybody introduce himself in any way.
 func FuzzHello(f *testing.F) {
 	good, err := json.Marshal(Hello{
-		Version: protocolVersion, MinVersion: protocolMinVersion, Cluster: "sim", Volume: "v", Node: "alpha", Peer: "beta",
+		Version: ProtocolVersion, MinVersion: ProtocolMinVersion, Cluster: "sim", Volume: "v", Node: "alpha", Peer: "beta",
 		Size: simSize, State: "consistent", Generation: g1, Primary: true,
 	})
 	if err != nil {

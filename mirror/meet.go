@@ -13,13 +13,7 @@ import (
 // The nodes meet: each says what it has, both conclude the same, then they act
 // on it. The decision itself is decide.go.
 
-// The protocol's versions that this code speaks.
-const (
-	protocolVersion    = 1
-	protocolMinVersion = 1
-
-	featureS2 = "s2" // compressed copies
-)
+const featureS2 = "s2" // compressed copies
 
 // greet says hello as soon as nothing of the last session is under way (rule
 // 14), and what it says is durable.
@@ -56,7 +50,7 @@ func (e *Engine) hello() Hello {
 		generation = blankGeneration
 	}
 	return Hello{
-		Version: protocolVersion, MinVersion: protocolMinVersion, Features: []string{featureS2, featureMoment},
+		Version: ProtocolVersion, MinVersion: ProtocolMinVersion, Features: []string{featureS2, featureMoment},
 		Cluster: e.cfg.Cluster, Volume: e.cfg.Volume, Node: e.cfg.Node, Peer: e.cfg.Peer,
 		Proposal:    uint32(proposal[0])<<24 | uint32(proposal[1])<<16 | uint32(proposal[2])<<8 | uint32(proposal[3]),
 		Incarnation: e.cfg.Incarnation,
@@ -125,9 +119,9 @@ func (e *Engine) greeted(f *Frame) error {
 // acquaint refuses a peer that is not the one that belongs here.
 func (e *Engine) acquaint(h Hello) error {
 	switch {
-	case h.MinVersion > protocolVersion || h.Version < protocolMinVersion:
+	case h.MinVersion > ProtocolVersion || h.Version < ProtocolMinVersion:
 		return fmt.Errorf("%s speaks protocol %d to %d, this node %d to %d: upgrade the older of the two",
-			e.cfg.Peer, h.MinVersion, h.Version, protocolMinVersion, protocolVersion)
+			e.cfg.Peer, h.MinVersion, h.Version, ProtocolMinVersion, ProtocolVersion)
 	case h.Cluster != e.cfg.Cluster:
 		return fmt.Errorf("the peer belongs to cluster %q, this node to %q", h.Cluster, e.cfg.Cluster)
 	case h.Volume != e.cfg.Volume:

@@ -21,8 +21,8 @@ func TestAcquaint(t *testing.T) {
 		change func(*Hello)
 		want   string
 	}{
-		{"too new a protocol", func(h *Hello) { h.Version, h.MinVersion = protocolVersion+2, protocolVersion+1 }, "upgrade the older"},
-		{"too old a protocol", func(h *Hello) { h.Version, h.MinVersion = protocolMinVersion-1, 0 }, "upgrade the older"},
+		{"too new a protocol", func(h *Hello) { h.Version, h.MinVersion = ProtocolVersion+2, ProtocolVersion+1 }, "upgrade the older"},
+		{"too old a protocol", func(h *Hello) { h.Version, h.MinVersion = ProtocolMinVersion-1, 0 }, "upgrade the older"},
 		{"another cluster", func(h *Hello) { h.Cluster = "other" }, `cluster "other"`},
 		{"another volume", func(h *Hello) { h.Volume = "w" }, `volume "w"`},
 		{"our own name", func(h *Hello) { h.Node = "alpha" }, "also says that it is node"},
@@ -38,7 +38,7 @@ func TestAcquaint(t *testing.T) {
 		}
 	}
 	newer := good
-	newer.Version, newer.Features = protocolVersion+1, append(newer.Features, "later")
+	newer.Version, newer.Features = ProtocolVersion+1, append(newer.Features, "later")
 	if err := e.acquaint(newer); err != nil {
 		t.Errorf("a peer that is newer and speaks our version is refused: %v", err)
 	}

@@ -308,9 +308,9 @@ func (s *scenario) meets(n *simNode, what string) {
 	h := n.peer().engine.hello()
 	switch what {
 	case "newer":
-		h.Version, h.MinVersion = protocolVersion+1, protocolVersion+1
+		h.Version, h.MinVersion = ProtocolVersion+1, ProtocolVersion+1
 	case "compatible":
-		h.Version = protocolVersion + 1
+		h.Version = ProtocolVersion + 1
 		h.Features = append(h.Features, "of tomorrow")
 	case "twin":
 		h.Node = n.name

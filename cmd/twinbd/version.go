@@ -8,6 +8,8 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"github.com/twinbd/twinbd/mirror"
 )
 
 // buildInfo says what this program was made from.
@@ -16,6 +18,7 @@ type buildInfo struct {
 	Revision string `json:"revision,omitempty"` // commit
 	Time     string `json:"time,omitempty"`     // of the commit
 	Modified bool   `json:"modified"`           // the tree differed from the commit
+	Protocol int    `json:"protocol"`           // of the nodes; the one before is spoken too
 	Go       string `json:"go"`
 	System   string `json:"system"`
 }
@@ -40,7 +43,7 @@ func newVersionCommand() *cobra.Command {
 }
 
 func readBuild() buildInfo {
-	b := buildInfo{Version: "(devel)", Go: runtime.Version(), System: runtime.GOOS + "/" + runtime.GOARCH}
+	b := buildInfo{Version: "(devel)", Protocol: mirror.ProtocolVersion, Go: runtime.Version(), System: runtime.GOOS + "/" + runtime.GOARCH}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return b
@@ -61,7 +64,7 @@ func readBuild() buildInfo {
 	return b
 }
 
-// String writes version, commit and system on one line.
+// String writes all but the time on one line.
 func (b buildInfo) String() string {
 	text := b.Version
 	if b.Revision != "" {
@@ -70,5 +73,5 @@ func (b buildInfo) String() string {
 	if b.Modified {
 		text += " modified"
 	}
-	return text + " " + b.Go + " " + b.System
+	return fmt.Sprintf("%s protocol %d %s %s", text, b.Protocol, b.Go, b.System)
 }

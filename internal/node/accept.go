@@ -13,6 +13,7 @@ import (
 
 	"github.com/twinbd/twinbd/internal/crowd"
 	"github.com/twinbd/twinbd/internal/trust"
+	"github.com/twinbd/twinbd/mirror"
 )
 
 // The accepting half of the connections between the nodes. Until it has shown a
@@ -139,8 +140,9 @@ func (p *peers) accept(ctx context.Context, raw net.Conn) (net.Conn, preamble, e
 func (p *peers) check(h preamble) error {
 	n := p.node
 	switch {
-	case h.Protocol != 1:
-		return fmt.Errorf("connection protocol %d is not spoken here: upgrade the older of the two nodes", h.Protocol)
+	case h.Oldest > mirror.ProtocolVersion || h.Protocol < mirror.ProtocolMinVersion:
+		return fmt.Errorf("%s speaks protocol %d to %d, this node %d to %d: upgrade the older of the two",
+			n.peer.Name, h.Oldest, h.Protocol, mirror.ProtocolMinVersion, mirror.ProtocolVersion)
 	case h.Cluster != n.cfg.Cluster:
 		return fmt.Errorf("this node belongs to cluster %q, not %.64q", n.cfg.Cluster, h.Cluster)
 	case h.From == n.self.Name:

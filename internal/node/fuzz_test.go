@@ -32,7 +32,7 @@ func FuzzPeer(f *testing.F) {
 		return append(binary.BigEndian.AppendUint16(nil, uint16(len(b))), b...)
 	}
 	hello := func(kind string) []byte {
-		return message(preamble{Protocol: 1, Cluster: "lab", From: "beta", Kind: kind, Volume: "data", Link: strings.Repeat("0", 32)})
+		return message(preamble{Protocol: 1, Oldest: 1, Cluster: "lab", From: "beta", Kind: kind, Volume: "data", Link: strings.Repeat("0", 32)})
 	}
 	f.Add(append(hello(kindBeat), message(beatMessage{Service: "pg", About: about{Config: "x", State: "PRIM", Time: time.Unix(1, 0)}})...))
 	f.Add(append(hello(kindBeat), "\x00\x02{}\xff\xff"...))

@@ -21,6 +21,7 @@ import (
 
 	"github.com/twinbd/twinbd/control"
 	"github.com/twinbd/twinbd/internal/loop"
+	"github.com/twinbd/twinbd/mirror"
 )
 
 // Connections between the nodes. Every connection begins with one preamble from
@@ -32,7 +33,8 @@ import (
 
 // preamble says what a connection is for.
 type preamble struct {
-	Protocol int    `json:"protocol"` // 1
+	Protocol int    `json:"protocol"` // newest version that the node speaks
+	Oldest   int    `json:"oldest"`   // oldest
 	Cluster  string `json:"cluster"`
 	From     string `json:"from"`
 	Kind     string `json:"kind"`             // data, bulk, beat, call or relay
@@ -216,7 +218,8 @@ func (p *peers) connectVolume(ctx context.Context, v *volume) error {
 }
 
 func (p *peers) preamble(h preamble) preamble {
-	h.Protocol, h.Cluster, h.From = 1, p.node.cfg.Cluster, p.node.self.Name
+	h.Protocol, h.Oldest = mirror.ProtocolVersion, mirror.ProtocolMinVersion
+	h.Cluster, h.From = p.node.cfg.Cluster, p.node.self.Name
 	return h
 }
 

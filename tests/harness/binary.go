@@ -40,8 +40,12 @@ var built = sync.OnceValues(func() (string, error) {
 	if path := os.Getenv(binaryVariable); path != "" {
 		return filepath.Abs(path)
 	}
-	path := filepath.Join(buildDir, "twinbd")
-	args := []string{"build", "-o", path}
+	return build("twinbd")
+})
+
+func build(name string, options ...string) (string, error) {
+	path := filepath.Join(buildDir, name)
+	args := append([]string{"build", "-o", path}, options...)
 	if raceDetector {
 		args = append(args, "-race")
 	}
@@ -50,12 +54,23 @@ var built = sync.OnceValues(func() (string, error) {
 		return "", fmt.Errorf("build twinbd: %w\n%s", err, out)
 	}
 	return path, nil
-})
+}
 
 // Binary is the program under test.
 func Binary(t testing.TB) string {
 	t.Helper()
 	path, err := built()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// NextBinary builds the program as the next release will be for its peer: with the
+// next version of their protocol.
+func NextBinary(t testing.TB) string {
+	t.Helper()
+	path, err := build("twinbd-next", "-tags", "nextprotocol")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -46,6 +46,9 @@ func (n *Node) Metadata(volume string) string { return n.Disk(volume) + ".meta" 
 // Address is where the node listens for its peer.
 func (n *Node) Address() string { return fmt.Sprintf("127.0.0.1:%d", n.port) }
 
+// Upgrade gives the node another program than the lab's, from its next start on.
+func (n *Node) Upgrade(program string) { n.argv[0] = program }
+
 // StartAs is Start under another name than its own.
 func (n *Node) StartAs(t testing.TB, name string) {
 	t.Helper()
