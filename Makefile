@@ -12,7 +12,7 @@ CUTS     ?= 100# of the power of real nodes
 CHAOS    ?= 15m# of things broken at random in network namespaces
 ARGS     ?=# for demo and bench, for example: make bench ARGS="--rounds 3 --check"
 
-.PHONY: build demo setup test race lint fuzz sim model mutations rounds power bench netns bench-failover test-vm prove clean
+.PHONY: build demo setup test race lint fuzz sim model mutations rounds power bench netns bench-failover test-vm bench-vm prove clean
 
 build: # one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/twinbd ./cmd/twinbd
@@ -66,6 +66,10 @@ netns: build # failover between machines that are network namespaces, then chaos
 test-vm: build # on real kernels, in machines under QEMU; needs root, and builds their root from Debian's packages once
 	@tests/setup --vm
 	TWINBD_BINARY=$(CURDIR)/bin/twinbd $(GO) test -count=1 -v -timeout 60m ./tests/vm -args -vm $(ARGS)
+
+bench-vm: build # twinbd beside DRBD and md, where test-vm runs; docs/BENCHMARKS.md says how to read it
+	@tests/setup --vm
+	TWINBD_BINARY=$(CURDIR)/bin/twinbd $(GO) test -count=1 -v -timeout 60m ./tests/vm -run TestSpeed -args -vm -vm.speed 3 $(ARGS)
 
 bench-failover: build # what a client sees of takeovers and switches; needs root; docs/BENCHMARKS.md says how to read it
 	TWINBD_BINARY=$(CURDIR)/bin/twinbd $(GO) test -count=1 -v -timeout 60m ./tests/netns -run TestMeasure -args -netns -measure.runs 30 $(ARGS)

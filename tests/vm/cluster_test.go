@@ -42,11 +42,14 @@ const defaultPace = `{ heartbeat = "500ms", timeout = "5s" }`
 
 // options say what kind of cluster a test needs.
 type options struct {
-	size    int64  // of the volume; 32 MiB by default
-	pace    string // by default defaultPace
-	service string // more lines for the service
-	volume  string // lines for the volume; by default the export at the virtual address
-	files   files  // more of them, on both nodes
+	size    int64    // of the volume; 32 MiB by default
+	pace    string   // by default defaultPace
+	service string   // more lines for the service
+	volume  string   // lines for the volume; by default the export at the virtual address
+	fs      string   // where one is mounted: "ext4" by default, or "xfs", which wants 300 MiB
+	modules []string // of the kernel, that not every machine loads
+	files   files    // more of them, on both nodes
+	drives  []int64  // more of them, on both nodes: sizes, from /dev/vde on
 }
 
 // cluster is two nodes on machines of their own, and a witness and a client outside.
@@ -72,7 +75,7 @@ type node struct {
 func newCluster(t testing.TB, o options) *cluster {
 	t.Helper()
 	need(t)
-	o.size, o.pace = cmp.Or(o.size, 32<<20), cmp.Or(o.pace, defaultPace)
+	o.size, o.pace, o.fs = cmp.Or(o.size, 32<<20), cmp.Or(o.pace, defaultPace), cmp.Or(o.fs, "ext4")
 	o.volume = cmp.Or(o.volume, fmt.Sprintf("export = \"tcp:%s:%d\"", virtual, exportPort))
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed) // of what drives lose
@@ -151,7 +154,7 @@ func (c *cluster) newNode(t testing.TB, name string, number int) *node {
 	for _, key := range keys {
 		add("/etc/twinbd/tls/"+filepath.Base(key), key, 0o600)
 	}
-	m := newMachine(t, setup{name: name, number: number, lan: c.lan, files: content, drives: []int64{c.options.size + metadataRoom, stateSize}})
+	m := newMachine(t, setup{name: name, number: number, lan: c.lan, files: content, drives: append([]int64{c.options.size + metadataRoom, stateSize}, c.options.drives...)})
 	harness.MustRun(t, "mkfs.ext4", "-q", "-b", "1024", m.path("drive1"))
 	return &node{machine: m, cluster: c}
 }
@@ -183,6 +186,9 @@ func (n *node) prepare(t testing.TB) {
 	t.Helper()
 	n.waitReady(t)
 	n.shell(t, "mkdir -p /data /var/lib/twinbd; mount /dev/vdd /var/lib/twinbd")
+	if modules := n.cluster.options.modules; len(modules) > 0 {
+		n.must(t, append([]string{"modprobe", "-a"}, modules...)...)
+	}
 }
 
 // serve starts the daemon.

@@ -22,19 +22,24 @@ import (
 // How a volume shows in these tests: as a device, and what is on that, mounted.
 const (
 	deviceLine = `device = "/dev/nbd0"`
-	mountLine  = deviceLine + "\n" + `mount = { at = "/data", type = "ext4" }`
+	mountLine  = deviceLine + "\n" + `mount = { at = "/data", type = "%s" }`
 )
 
-// newMounted is a pair with an ext4 on the volume, mounted where it is served. fill
-// puts something on it first, below /data.
+// makers make a file system of each kind.
+var makers = map[string]string{
+	"ext4": "mkfs.ext4 -q -E nodiscard,lazy_itable_init=0,lazy_journal_init=0",
+	"xfs":  "mkfs.xfs -q -K",
+}
+
+// newMounted is a pair with a file system on the volume, mounted where it is served.
+// fill puts something on it first, below /data.
 func newMounted(t testing.TB, o options, fill string) *cluster {
 	t.Helper()
-	final := o
+	service := o.service
 	o.volume, o.service = deviceLine, ""
 	c := newCluster(t, o)
-	c.alpha.shell(t, "mkfs.ext4 -q -E nodiscard,lazy_itable_init=0,lazy_journal_init=0 /dev/nbd0; mount /dev/nbd0 /data; "+fill+"; umount /data")
-	final.volume = mountLine
-	c.options.volume, c.options.service = final.volume, final.service
+	c.alpha.shell(t, makers[c.options.fs]+" /dev/nbd0; mount /dev/nbd0 /data; "+fill+"; umount /data")
+	c.options.volume, c.options.service = fmt.Sprintf(mountLine, c.options.fs), service
 	c.alpha.must(t, "twinbd", "stop", serviceName, "--all")
 	for _, n := range c.nodes() {
 		n.endDaemon(t)
@@ -286,9 +291,10 @@ func (c *cluster) checkFiles(t testing.TB) {
 		}
 	}
 	c.sameDrives(t)
+	check := map[string][]string{"ext4": {"fsck.ext4", "-fn"}, "xfs": {"xfs_repair", "-n", "-f"}}[c.options.fs]
 	for _, n := range c.nodes() {
-		if out := harness.Run(t, "fsck.ext4", "-fn", n.path("drive0")); out.Code != 0 {
-			t.Errorf("fsck of the drive of %s: %s", n.name, out)
+		if out := harness.Run(t, append(check, n.path("drive0"))...); out.Code != 0 {
+			t.Errorf("%s of the drive of %s: %s", check[0], n.name, out)
 		}
 	}
 }
