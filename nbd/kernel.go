@@ -45,24 +45,63 @@ const (
 	KernelBlockSize = 4096
 )
 
-// ErrNoDriver says that this kernel has no NBD driver now, or none that can be
-// reached over netlink.
+// ErrNoDriver says that this kernel has no NBD driver now.
 var ErrNoDriver = errors.New("the kernel has no NBD driver loaded; hint: modprobe nbd")
 
 // ErrDeviceBusy is what Connect returns for a device that somebody uses.
 var ErrDeviceBusy = errors.New("the kernel says that it is in use")
 
-// Kernel is the kernel's NBD driver. Its methods may be called by several
-// goroutines. They return when the kernel has done what it was asked for, which
-// may last while it cannot reach a connection: they take no context because
-// nothing ends such a call.
+// Driver is the kernel's NBD driver: Kernel, or, where its netlink family is not seen,
+// one that gives ioctls. Its methods may be called by several goroutines. They return
+// when the kernel has done what it was asked for, which may last while it cannot reach
+// a connection: they take no context because nothing ends such a call.
+type Driver interface {
+	// Look says how a device is.
+	Look(index int) (DeviceState, error)
+
+	// Connect attaches. It returns how many of the connections the kernel has taken,
+	// which may be fewer than it was given; the others end.
+	Connect(s Setup) (taken int, err error)
+
+	// Replaces reports whether there is a Reconfigure. Where there is none, a
+	// device does not outlive a connection of its own, nor the process that
+	// attached it, and who else has it open Look may not know.
+	Replaces() bool
+
+	// Reconfigure gives a device that is attached the connections of s in place of
+	// dead ones. What it has no use for it closes.
+	Reconfigure(s Setup) error
+
+	// Disconnect detaches. What is still asked of the device fails from then on,
+	// what waits at once, and nothing more is sent.
+	Disconnect(index int) error
+
+	// Watch calls lost with the index of a device whenever the kernel says that a
+	// connection of it has died, until ctx ends.
+	Watch(ctx context.Context, lost func(index int)) error
+
+	// Tune sets the device's queue. It returns what the settings are now, and what
+	// could not be set, a phrase each.
+	Tune(index int) (said []string)
+
+	// Node makes /dev/nbdN where it is missing.
+	Node(index int) error
+}
+
+// Kernel is the driver as it is reached over netlink.
 type Kernel struct {
+	kernelFiles
+
 	// ask sends a message to the driver and returns its answer, nil for one that
 	// is only an acknowledgement.
 	ask   func(command uint8, payload []byte) ([]byte, error)
 	watch func(ctx context.Context, heard func(message []byte)) error
-	sys   string // "/sys"
-	dev   string // "/dev"
+}
+
+// kernelFiles are those in which the kernel shows its devices.
+type kernelFiles struct {
+	sys string // "/sys"
+	dev string // "/dev"
 }
 
 // DeviceState is what the kernel knows of a device.
@@ -70,7 +109,7 @@ type DeviceState struct {
 	There       bool   // else it is made by Connect
 	Used        bool   // attached, or opened by somebody
 	Attached    bool   // it has connections, alive or dead
-	Backend     string // who attached it; "" also where the kernel does not keep that (before Linux 5.14)
+	Backend     string // who attached it; "" also where nobody keeps that (before Linux 5.14)
 	PID         int    // who attached it
 	Size        int64  // bytes
 	Connections int    // that it was attached with
@@ -78,27 +117,29 @@ type DeviceState struct {
 }
 
 // Connect attaches.
-func (k *Kernel) Connect(s Setup) error {
-	_, err := k.ask(kernelConnect, s.connect())
-	return explain("attach", s.Index, err)
+func (k *Kernel) Connect(s Setup) (taken int, err error) {
+	if _, err := k.ask(kernelConnect, s.connect()); err != nil {
+		return 0, explain("attach", s.Index, err)
+	}
+	return len(s.Sockets), nil
 }
 
-// Reconfigure gives a device that is attached the connections of s in place of
-// dead ones. What it has no use for it closes.
+// Replaces is true.
+func (k *Kernel) Replaces() bool { return true }
+
+// Reconfigure replaces dead connections.
 func (k *Kernel) Reconfigure(s Setup) error {
 	_, err := k.ask(kernelReconfigure, s.reconfigure())
 	return explain("give new connections to", s.Index, err)
 }
 
-// Disconnect detaches. What is still asked of the device fails from then on,
-// what waits at once, and nothing more is sent.
+// Disconnect detaches.
 func (k *Kernel) Disconnect(index int) error {
 	_, err := k.ask(kernelDisconnect, onlyIndex(index))
 	return explain("disconnect", index, err)
 }
 
-// Watch calls lost with the index of a device whenever the kernel says that one
-// of its connections has died, until ctx ends.
+// Watch hears of connections that die.
 func (k *Kernel) Watch(ctx context.Context, lost func(index int)) error {
 	return k.watch(ctx, func(message []byte) {
 		if index, ok := parseLinkDead(message); ok {
@@ -123,10 +164,17 @@ func (k *Kernel) Look(index int) (DeviceState, error) {
 	if err != nil {
 		return DeviceState{}, explain("look at", index, err)
 	}
-	var s DeviceState
+	s := k.shown(index)
 	if s.Used, s.There, err = parseConnected(answer, index); err != nil {
 		return DeviceState{}, explain("look at", index, err)
 	}
+	return s, nil
+}
+
+// shown is what sysfs shows of a device: all but whether it is used.
+func (k *kernelFiles) shown(index int) (s DeviceState) {
+	_, err := os.Stat(k.path(index, ""))
+	s.There = err == nil
 	pid, attached := k.read(index, "pid")
 	s.Attached = attached
 	s.PID, _ = strconv.Atoi(pid)
@@ -137,20 +185,20 @@ func (k *Kernel) Look(index int) (DeviceState, error) {
 	}
 	s.Connections = len(k.entries(index, "mq"))
 	s.Holders = k.entries(index, "holders")
-	return s, nil
+	return s
 }
 
-func (k *Kernel) path(index int, name string) string {
+func (k *kernelFiles) path(index int, name string) string {
 	return filepath.Join(k.sys, "block", "nbd"+strconv.Itoa(index), filepath.FromSlash(name))
 }
 
 // read returns a file of the device in sysfs, and whether it is there.
-func (k *Kernel) read(index int, name string) (string, bool) {
+func (k *kernelFiles) read(index int, name string) (string, bool) {
 	text, err := os.ReadFile(k.path(index, name))
 	return string(bytes.TrimSpace(text)), err == nil
 }
 
-func (k *Kernel) entries(index int, name string) (names []string) {
+func (k *kernelFiles) entries(index int, name string) (names []string) {
 	list, _ := os.ReadDir(k.path(index, name)) // not there: none
 	for _, e := range list {
 		names = append(names, e.Name())
@@ -179,7 +227,7 @@ const largestDiscard = 64 << 20
 // discards, fewer at a time, and no scheduler, for what orders requests is on the
 // other side. It returns what the settings are now, and what could not be set, a
 // phrase each.
-func (k *Kernel) Tune(index int) (said []string) {
+func (k *kernelFiles) Tune(index int) (said []string) {
 	want := largestRequest
 	if text, ok := k.read(index, "queue/max_hw_sectors_kb"); ok {
 		if most, err := strconv.Atoi(text); err == nil {
@@ -208,7 +256,7 @@ func (k *Kernel) Tune(index int) (said []string) {
 	return said
 }
 
-func (k *Kernel) set(index int, name, value string) string {
+func (k *kernelFiles) set(index int, name, value string) string {
 	short := filepath.Base(filepath.FromSlash(name))
 	if err := os.WriteFile(k.path(index, name), []byte(value), 0); err != nil {
 		was, _ := k.read(index, name)
@@ -218,7 +266,7 @@ func (k *Kernel) set(index int, name, value string) string {
 }
 
 // Node makes /dev/nbdN where it is missing: neither udev nor devtmpfs need run.
-func (k *Kernel) Node(index int) error {
+func (k *kernelFiles) Node(index int) error {
 	path := filepath.Join(k.dev, "nbd"+strconv.Itoa(index))
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -13,13 +13,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// theKernel is where the kernel shows its devices.
+var theKernel = kernelFiles{sys: "/sys", dev: "/dev"}
+
 // OpenKernel finds the driver. ErrNoDriver says that there is none now.
-func OpenKernel() (*Kernel, error) {
-	k := &Kernel{sys: "/sys", dev: "/dev"}
+func OpenKernel() (Driver, error) {
+	k := &Kernel{kernelFiles: theKernel}
 	payload := appendAttr(nil, controlFamilyName, append([]byte(kernelFamily), 0))
 	answer, err := exchange(nl.GENL_ID_CTRL, nl.GENL_CTRL_CMD_GETFAMILY, nl.GENL_CTRL_VERSION, payload, 0)
 	if errors.Is(err, unix.ENOENT) {
-		return nil, ErrNoDriver
+		return openIoctl()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("ask the kernel for its NBD driver: %w", err)
@@ -34,13 +37,18 @@ func OpenKernel() (*Kernel, error) {
 			flags = 0 // the answer is the acknowledgement
 		}
 		answer, err := exchange(family, command, kernelVersion, payload, flags)
-		if errors.Is(err, unix.EBUSY) {
-			err = ErrDeviceBusy
-		}
-		return answer, err
+		return answer, busy(err)
 	}
 	k.watch = func(ctx context.Context, heard func([]byte)) error { return listen(ctx, group, heard) }
 	return k, nil
+}
+
+// busy says EBUSY in words.
+func busy(err error) error {
+	if errors.Is(err, unix.EBUSY) {
+		return ErrDeviceBusy
+	}
+	return err
 }
 
 // exchange asks on a socket of its own. The kernel does the work while it takes

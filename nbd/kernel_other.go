@@ -14,7 +14,7 @@ import (
 var errNoDevices = fmt.Errorf("/dev/nbdN is the Linux kernel's: there is none on %s: %w; hint: leave `device` out and use the NBD export", runtime.GOOS, errors.ErrUnsupported)
 
 // OpenKernel says that this system has no such driver.
-func OpenKernel() (*Kernel, error) { return nil, errNoDevices }
+func OpenKernel() (Driver, error) { return nil, errNoDevices }
 
 // SocketPair says that nobody here could take the other end.
 func SocketPair() (kernel, ours *os.File, err error) { return nil, nil, errNoDevices }

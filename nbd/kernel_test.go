@@ -121,21 +121,34 @@ func FuzzKernelAnswer(f *testing.F) {
 func fakeKernel(t *testing.T, files map[string]string, answer func(command uint8) ([]byte, error)) (k *Kernel, asked *[]uint8) {
 	t.Helper()
 	asked = new([]uint8)
-	k = &Kernel{sys: t.TempDir(), dev: t.TempDir()}
+	k = &Kernel{kernelFiles: fakeFiles(t, files)}
 	k.ask = func(command uint8, _ []byte) ([]byte, error) {
 		*asked = append(*asked, command)
 		return answer(command)
 	}
-	for name, text := range files {
-		path := filepath.Join(k.sys, "block", "nbd0", filepath.FromSlash(name))
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
 	return k, asked
+}
+
+// fakeFiles are what sysfs has of nbd0.
+func fakeFiles(t *testing.T, files map[string]string) kernelFiles {
+	t.Helper()
+	k := kernelFiles{sys: t.TempDir(), dev: t.TempDir()}
+	for name, text := range files {
+		k.show(t, name, text)
+	}
+	return k
+}
+
+// show makes a file of nbd0 in sysfs.
+func (k *kernelFiles) show(t *testing.T, name, text string) {
+	t.Helper()
+	path := k.path(0, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func statusOf(connected byte) []byte {
@@ -170,7 +183,7 @@ func TestKernelErrors(t *testing.T) {
 		{ErrDeviceBusy, "attach /dev/nbd0: the kernel says that it is in use"},
 	} {
 		k, asked := fakeKernel(t, nil, func(uint8) ([]byte, error) { return nil, test.err })
-		err := k.Connect(Setup{})
+		_, err := k.Connect(Setup{})
 		if err == nil || err.Error() != test.want || !errors.Is(err, test.err) {
 			t.Errorf("%v, want %s", err, test.want)
 		}

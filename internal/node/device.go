@@ -18,26 +18,11 @@ import (
 	"github.com/twinbd/twinbd/nbd"
 )
 
-// deviceKernel is what a device needs of the kernel's driver: nbd.Kernel, or one
-// of a test.
-type deviceKernel interface {
-	Look(index int) (nbd.DeviceState, error)
-	Connect(nbd.Setup) error
-	Reconfigure(nbd.Setup) error
-	Disconnect(index int) error
-	Tune(index int) []string
-	Node(index int) error
-	Watch(ctx context.Context, lost func(index int)) error
-}
+// deviceKernel is the kernel's driver, or one of a test.
+type deviceKernel = nbd.Driver
 
 // openKernel finds the driver anew each time: it may be loaded while we run.
-func openKernel() (deviceKernel, error) {
-	k, err := nbd.OpenKernel()
-	if err != nil {
-		return nil, err
-	}
-	return k, nil
-}
+func openKernel() (deviceKernel, error) { return nbd.OpenKernel() }
 
 // device is a volume's /dev/nbdN where the volume is served. The kernel is a
 // client on connections that this process makes both ends of; they are served by
@@ -63,6 +48,8 @@ type device struct {
 	want    int   // connections
 	alive   int   // that are served
 	ending  int   // that have died while the engine still has requests of theirs
+	frail   bool  // it is lost with any of its connections, and with this process
+	lost    error // that this has happened
 	problem error // what somebody should look at
 }
 
@@ -174,7 +161,7 @@ func (d *device) attach(ctx context.Context, _ application.Order) error {
 		return err
 	}
 	d.mu.Lock()
-	d.wanted, d.want, d.problem = true, connections(), nil
+	d.wanted, d.want, d.problem, d.lost, d.frail = true, connections(), nil, nil, !k.Replaces()
 	if ours && st.Connections > 0 {
 		d.want = st.Connections // it cannot have more than it was attached with
 	}
@@ -190,7 +177,10 @@ func (d *device) attach(ctx context.Context, _ application.Order) error {
 		err = d.supply(count, blocks, k.Reconfigure)
 	default:
 		if blocks, err = d.blockSize(ctx); err == nil {
-			err = d.supply(count, blocks, k.Connect)
+			count, err = d.connect(k, blocks)
+		}
+		if !k.Replaces() {
+			how = attachedByIoctl
 		}
 	}
 	if err != nil {
@@ -210,7 +200,7 @@ func (d *device) settled(ctx context.Context, k deviceKernel) (nbd.DeviceState, 
 	ctx, cancel := context.WithTimeout(ctx, closedPatience)
 	defer cancel()
 	for {
-		st, err := k.Look(d.index)
+		st, err := d.look(k)
 		if err != nil || !st.Used || st.Attached || ctx.Err() != nil {
 			return st, err
 		}
@@ -264,6 +254,18 @@ func (d *device) supply(count, blocks int, give func(nbd.Setup) error) error {
 		}
 	}
 	return give(setup)
+}
+
+// connect attaches with new connections, as many as the kernel takes.
+func (d *device) connect(k deviceKernel, blocks int) (taken int, err error) {
+	err = d.supply(connections(), blocks, func(s nbd.Setup) (err error) {
+		taken, err = k.Connect(s)
+		return err
+	})
+	d.mu.Lock()
+	d.want = taken
+	d.mu.Unlock()
+	return taken, err
 }
 
 // adopt serves the connections that the process before this one left.
@@ -346,6 +348,9 @@ func (d *device) mend() error {
 	if err != nil {
 		return err
 	}
+	if !k.Replaces() {
+		return d.lose(k)
+	}
 	d.mu.Lock()
 	missing := d.want - d.alive
 	d.mu.Unlock()
@@ -365,7 +370,7 @@ func (d *device) lacks() bool {
 // forget: this process does not keep the device attached any more.
 func (d *device) forget() {
 	d.mu.Lock()
-	d.wanted = false
+	d.wanted, d.lost = false, nil
 	d.mu.Unlock()
 }
 
@@ -436,7 +441,7 @@ func (d *device) release(ctx context.Context, k deviceKernel) error {
 	ctx, cancel := context.WithTimeout(ctx, closedPatience)
 	defer cancel()
 	for {
-		st, err := k.Look(d.index)
+		st, err := d.look(k)
 		if err != nil {
 			return err
 		}
@@ -475,11 +480,18 @@ func (d *device) note(err error) error {
 func (d *device) state() (text string, problem error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	switch {
-	case !d.wanted:
-		return "detached", d.problem
-	case d.alive < d.want:
-		return fmt.Sprintf("attached, %d of %d connections", d.alive, d.want), d.problem
+	if problem = d.problem; problem == nil {
+		problem = d.lost
 	}
-	return fmt.Sprintf("attached, %d connections", d.alive), d.problem
+	if !d.wanted {
+		return "detached", problem
+	}
+	text = fmt.Sprintf("attached, %d connections", d.alive)
+	if d.alive < d.want {
+		text = fmt.Sprintf("attached, %d of %d connections", d.alive, d.want)
+	}
+	if d.frail {
+		text += ", by ioctl"
+	}
+	return text, problem
 }

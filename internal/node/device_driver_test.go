@@ -23,7 +23,7 @@ import (
 	"github.com/twinbd/twinbd/nbd"
 )
 
-// fakeDriver is the kernel's driver with one device, as nbd.Kernel shows it: it
+// fakeDriver is the kernel's driver with one device, as nbd.Driver shows it: it
 // keeps its ends of the connections, sends requests on those that live, and has
 // requests wait while none does.
 type fakeDriver struct {
@@ -33,6 +33,8 @@ type fakeDriver struct {
 	cond   *sync.Cond
 	state  nbd.DeviceState
 	opened bool // somebody keeps it open
+	ioctl  bool // it is reached that way
+	room   int  // connections that it takes; zero: any number
 	ends   []*fakeEnd
 	asked  []string
 	lost   func(int)
@@ -67,22 +69,39 @@ func (d *fakeDriver) Look(int) (nbd.DeviceState, error) {
 	return d.state, nil
 }
 
-func (d *fakeDriver) Connect(s nbd.Setup) error {
+func (d *fakeDriver) Replaces() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return !d.ioctl
+}
+
+// byIoctl has the driver reached by ioctl, where it takes so many connections.
+func (d *fakeDriver) byIoctl(room int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ioctl, d.room = true, room
+}
+
+func (d *fakeDriver) Connect(s nbd.Setup) (taken int, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.note("connect")
 	d.setups = append(d.setups, s)
 	if d.state.Used {
-		return nbd.ErrDeviceBusy
+		return 0, nbd.ErrDeviceBusy
+	}
+	taken = len(s.Sockets)
+	if d.room > 0 {
+		taken = min(taken, d.room)
 	}
 	d.ends = nil
-	for _, fd := range s.Sockets {
+	for _, fd := range s.Sockets[:taken] {
 		d.ends = append(d.ends, d.take(fd))
 	}
 	d.state = nbd.DeviceState{
-		There: true, Used: true, Attached: true, Backend: s.Backend, PID: os.Getpid(), Size: s.Size, Connections: len(s.Sockets),
+		There: true, Used: true, Attached: true, Backend: s.Backend, PID: os.Getpid(), Size: s.Size, Connections: taken,
 	}
-	return nil
+	return taken, nil
 }
 
 func (d *fakeDriver) Reconfigure(s nbd.Setup) error {

@@ -72,6 +72,7 @@ type machine struct {
 	cache        func(path string) (string, error) // a device's write cache, in the kernel's words
 	capabilities func() (uint64, error)            // of this process
 	module       func(name string) (moduleState, error)
+	driver       func() (deviceKernel, error) // of devices
 	status       func(ctx context.Context) (*control.Status, error)
 }
 
@@ -213,6 +214,6 @@ func (d *doctor) thisMachine() machine {
 		interfaces: look.interfaces, askPeer: look.askPeer, reachWitness: look.reachWitness,
 		ping: vip.Ping, links: look.links, probe: look.probe,
 		inspect:    func(v *config.Volume) (*bitmap.Metadata, error) { return Inspect(d.cfg, v, d.self.Name) },
-		fileSystem: fileSystemOf, cache: writeCacheOf, capabilities: ownCapabilities, module: moduleOf, status: look.status,
+		fileSystem: fileSystemOf, cache: writeCacheOf, capabilities: ownCapabilities, module: moduleOf, driver: openKernel, status: look.status,
 	}
 }

@@ -102,6 +102,7 @@ func patient(t *testing.T, text string) *doctor {
 		cache:        func(string) (string, error) { return "write back", nil },
 		capabilities: func() (uint64, error) { return 1<<41 - 1, nil },
 		module:       func(string) (moduleState, error) { return moduleHere, nil },
+		driver:       func() (deviceKernel, error) { return driverBy{netlink: true}, nil },
 		status: func(context.Context) (*control.Status, error) {
 			return &control.Status{Node: "alpha", Version: "v1", Services: []control.ServiceStatus{
 				{Name: "pg", State: control.Secondary, Peer: control.PeerStatus{State: control.Primary}}}}, nil
@@ -109,6 +110,14 @@ func patient(t *testing.T, text string) *doctor {
 	}
 	return d
 }
+
+// driverBy is a driver of which only the way to it is known.
+type driverBy struct {
+	deviceKernel
+	netlink bool
+}
+
+func (d driverBy) Replaces() bool { return d.netlink }
 
 // notWell are the findings that are not ok, a line each.
 func notWell(found []Finding) (list []string) {
@@ -266,6 +275,10 @@ func TestDoctorFinds(t *testing.T) {
 			[]string{"warn device: the nbd module, which `device` needs, is not loaded; hint: `modprobe nbd`"}},
 		{"no nbd", func(d *doctor) { d.machine.module = func(string) (moduleState, error) { return moduleAbsent, nil } },
 			[]string{"fail device: the kernel has no nbd module"}},
+		{"nbd by ioctl", func(d *doctor) {
+			d.machine.driver = func() (deviceKernel, error) { return driverBy{netlink: false}, nil }
+		},
+			[]string{"warn device: the nbd module is reached by ioctl only: a device is lost with any of its connections, and with the daemon; hint: run twinbd on Linux 4.12"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			d := patient(t, patientConfig)

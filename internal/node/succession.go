@@ -119,6 +119,9 @@ func (n *Node) mayRest() error {
 		if why := v.status.Load().DiskFailed; why != "" {
 			return fmt.Errorf("volume %s: the disk has failed: %s; restart twinbd instead", name, why)
 		}
+		if v.device != nil && v.device.isFrail() {
+			return fmt.Errorf("volume %s: %s was attached by ioctl, and would not outlive this process; hint: `twinbd switch` first", name, v.device.path)
+		}
 	}
 	return nil
 }
