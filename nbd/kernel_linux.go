@@ -18,19 +18,14 @@ var theKernel = kernelFiles{sys: "/sys", dev: "/dev"}
 
 // OpenKernel finds the driver. ErrNoDriver says that there is none now.
 func OpenKernel() (Driver, error) {
-	k := &Kernel{kernelFiles: theKernel}
-	payload := appendAttr(nil, controlFamilyName, append([]byte(kernelFamily), 0))
-	answer, err := exchange(nl.GENL_ID_CTRL, nl.GENL_CTRL_CMD_GETFAMILY, nl.GENL_CTRL_VERSION, payload, 0)
-	if errors.Is(err, unix.ENOENT) {
+	family, _, err := findDriver()
+	if errors.Is(err, ErrNoDriver) {
 		return openIoctl()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("ask the kernel for its NBD driver: %w", err)
+		return nil, err
 	}
-	family, group, err := parseFamily(answer)
-	if err != nil {
-		return nil, fmt.Errorf("ask the kernel for its NBD driver: %w", err)
-	}
+	k := &Kernel{kernelFiles: theKernel, watch: listen}
 	k.ask = func(command uint8, payload []byte) ([]byte, error) {
 		flags := unix.NLM_F_ACK
 		if command == kernelStatus {
@@ -39,7 +34,6 @@ func OpenKernel() (Driver, error) {
 		answer, err := exchange(family, command, kernelVersion, payload, flags)
 		return answer, busy(err)
 	}
-	k.watch = func(ctx context.Context, heard func([]byte)) error { return listen(ctx, group, heard) }
 	return k, nil
 }
 
@@ -49,6 +43,23 @@ func busy(err error) error {
 		return ErrDeviceBusy
 	}
 	return err
+}
+
+// findDriver asks under which numbers the driver and its group are reached over netlink:
+// others, perhaps, whenever it is loaded.
+func findDriver() (family uint16, group uint32, err error) {
+	payload := appendAttr(nil, controlFamilyName, append([]byte(kernelFamily), 0))
+	answer, err := exchange(nl.GENL_ID_CTRL, nl.GENL_CTRL_CMD_GETFAMILY, nl.GENL_CTRL_VERSION, payload, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return 0, 0, ErrNoDriver
+	}
+	if err == nil {
+		family, group, err = parseFamily(answer)
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("ask the kernel for its NBD driver: %w", err)
+	}
+	return family, group, nil
 }
 
 // exchange asks on a socket of its own. The kernel does the work while it takes
@@ -64,19 +75,23 @@ func exchange(family uint16, command, version uint8, payload []byte, flags int) 
 	return answers[0], nil
 }
 
-// listen passes on what the driver tells its group until ctx ends.
-func listen(ctx context.Context, group uint32, heard func([]byte)) error {
-	if group == 0 {
-		<-ctx.Done() // a driver that tells nothing; connections that end are seen all the same
-		return nil
-	}
+// listen passes on what the driver tells its group until ctx ends. The end of a driver
+// ends the membership, so the controller is heard too: it says when one is loaded.
+func listen(ctx context.Context, heard func([]byte)) error {
 	socket, err := nl.Subscribe(unix.NETLINK_GENERIC)
 	if err != nil {
 		return fmt.Errorf("listen to the NBD driver: %w", err)
 	}
 	defer socket.Close()
-	if err := unix.SetsockoptInt(socket.GetFd(), unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, int(group)); err != nil {
-		return fmt.Errorf("listen to the NBD driver: %w", os.NewSyscallError("setsockopt", err))
+	if err := join(socket, nl.GENL_ID_CTRL); err != nil { // first, so that none is missed
+		return err
+	}
+	_, group, err := findDriver()
+	if err == nil {
+		err = join(socket, group)
+	}
+	if err != nil {
+		return err
 	}
 	defer context.AfterFunc(ctx, socket.Close)()
 	for {
@@ -92,9 +107,26 @@ func listen(ctx context.Context, group uint32, heard func([]byte)) error {
 			continue
 		}
 		for _, m := range messages {
-			heard(m.Data)
+			if m.Header.Type != nl.GENL_ID_CTRL {
+				heard(m.Data)
+			} else if group, ok := parseNewDriver(m.Data); ok {
+				if err := join(socket, group); err != nil {
+					return err
+				}
+			}
 		}
 	}
+}
+
+// join makes a socket a member of a group; 0 is none, of a driver that tells nothing.
+func join(socket *nl.NetlinkSocket, group uint32) error {
+	if group == 0 {
+		return nil
+	}
+	if err := unix.SetsockoptInt(socket.GetFd(), unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, int(group)); err != nil {
+		return fmt.Errorf("listen to the NBD driver: %w", os.NewSyscallError("setsockopt", err))
+	}
+	return nil
 }
 
 // makeNode makes a block device's file, for root only.

@@ -104,6 +104,17 @@ func TestKernelAnswers(t *testing.T) {
 	if err != nil || id != 0x1f || group != 9 {
 		t.Errorf("family %#x, group %d: %v", id, group, err)
 	}
+	if group, ok := parseNewDriver(family); !ok || group != 9 {
+		t.Errorf("a driver that was loaded: group %d, %v", group, ok)
+	}
+	gone, other := bytes.Clone(family), bytes.Clone(family)
+	gone[0] = 2
+	copy(other[16:], "abc")
+	for what, news := range map[string][]byte{"one that goes": gone, "another family": other, "nothing": nil} {
+		if _, ok := parseNewDriver(news); ok {
+			t.Errorf("%s was taken for a driver that was loaded", what)
+		}
+	}
 }
 
 func FuzzKernelAnswer(f *testing.F) {
@@ -113,6 +124,7 @@ func FuzzKernelAnswer(f *testing.F) {
 		parseConnected(b, 0)
 		parseLinkDead(b)
 		parseFamily(b)
+		parseNewDriver(b)
 	})
 }
 

@@ -52,6 +52,10 @@ const (
 	attrTypes  = uint16(1<<14 - 1)
 )
 
+// controlNewFamily is what the controller says of a family: in its answer, and to its
+// group when one is registered.
+const controlNewFamily = uint8(1)
+
 // Attributes of the controller, which knows the families (linux/genetlink.h).
 const (
 	controlFamilyID   = uint16(1) // u16
@@ -252,4 +256,16 @@ func parseFamily(b []byte) (family uint16, group uint32, err error) {
 		return family, group, err
 	}
 	return family, 0, nil
+}
+
+// parseNewDriver returns the group of a driver that was loaded just now; ok is false
+// for anything else that the controller says.
+func parseNewDriver(b []byte) (group uint32, ok bool) {
+	command, all, err := parseMessage(b)
+	name, _ := find(all, controlFamilyName)
+	if err != nil || command != controlNewFamily || string(bytes.TrimRight(name.value, "\x00")) != kernelFamily {
+		return 0, false
+	}
+	_, group, err = parseFamily(b)
+	return group, err == nil && group != 0
 }
