@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -15,16 +16,30 @@ import (
 // Device is a block device, as what processes use.
 type Device string
 
-// MountedAt returns a place where the device is mounted, or "".
+// MountedAt returns a place where the device, or a partition of it, is mounted, or "".
 func (d Device) MountedAt() (string, error) {
-	m, _, err := mountedFrom(string(d))
-	return m.at, err
+	for _, path := range d.parts() {
+		if m, mounted, err := mountedFrom(path); mounted || err != nil {
+			return m.at, err
+		}
+	}
+	return "", nil
 }
 
-// Users names the processes that have the device itself open, not a file of
-// what is mounted from it. What cannot be looked at is left out.
+// parts are the device as a whole and its partitions, by their paths.
+func (d Device) parts() []string {
+	paths := []string{string(d)}
+	found, _ := filepath.Glob(filepath.Join("/sys/class/block", filepath.Base(resolve(string(d))), "*", "partition"))
+	for _, file := range found {
+		paths = append(paths, filepath.Join("/dev", filepath.Base(filepath.Dir(file))))
+	}
+	return paths
+}
+
+// Users names the processes that have the device or a partition of it open, not a
+// file of what is mounted from it. What cannot be looked at is left out.
 func (d Device) Users() string {
-	o, err := newOpeners(string(d))
+	o, err := newOpeners(d)
 	if err != nil {
 		return ""
 	}
@@ -34,7 +49,7 @@ func (d Device) Users() string {
 
 // Kill ends those processes.
 func (d Device) Kill(ctx context.Context) error {
-	o, err := newOpeners(string(d))
+	o, err := newOpeners(d)
 	if err != nil {
 		return fmt.Errorf("look for users of %s: %w", string(d), err)
 	}
@@ -44,18 +59,24 @@ func (d Device) Kill(ctx context.Context) error {
 	return nil
 }
 
-// openers is the herd of those who have a block device open.
-type openers struct{ major, minor uint32 }
+// openers is the herd of those who have a block device open, or a partition of it.
+type openers struct{ numbers [][2]uint32 } // major, minor
 
-func newOpeners(path string) (*openers, error) {
-	s, err := device(path, unix.AT_STATX_DONT_SYNC)
-	if err != nil {
-		return nil, err
+func newOpeners(d Device) (*openers, error) {
+	o := &openers{}
+	for _, path := range d.parts() {
+		s, err := device(path, unix.AT_STATX_DONT_SYNC)
+		if err == nil && s.Mode&unix.S_IFMT != unix.S_IFBLK {
+			err = fmt.Errorf("%s is no block device", path)
+		}
+		if err != nil && path == string(d) {
+			return nil, err
+		}
+		if err == nil { // else a partition that has no file, by which it could be open
+			o.numbers = append(o.numbers, [2]uint32{s.Rdev_major, s.Rdev_minor})
+		}
 	}
-	if s.Mode&unix.S_IFMT != unix.S_IFBLK {
-		return nil, fmt.Errorf("%s is no block device", path)
-	}
-	return &openers{s.Rdev_major, s.Rdev_minor}, nil
+	return o, nil
 }
 
 func (o *openers) processes() ([]Process, error) {
@@ -79,7 +100,7 @@ func (o *openers) has(pid int) bool {
 	entries, _ := os.ReadDir(dir) // a process that cannot be looked at counts as one that has it not
 	for _, entry := range entries {
 		s, err := device(filepath.Join(dir, entry.Name()), 0)
-		if err == nil && s.Mode&unix.S_IFMT == unix.S_IFBLK && s.Rdev_major == o.major && s.Rdev_minor == o.minor {
+		if err == nil && s.Mode&unix.S_IFMT == unix.S_IFBLK && slices.Contains(o.numbers, [2]uint32{s.Rdev_major, s.Rdev_minor}) {
 			return true
 		}
 	}

@@ -284,3 +284,44 @@ func TestDeviceUsers(t *testing.T) {
 		t.Error("a directory was taken for a device")
 	}
 }
+
+// A partition belongs to its device: who has that mounted or open is told.
+func TestPartitionUsers(t *testing.T) {
+	name, at := loopDevice(t)
+	partition := name + "p1"
+	script := "echo start=2048 | sfdisk --quiet --wipe always " + name + " && partx --update " + name
+	if out, err := exec.Command("sh", "-c", script).CombinedOutput(); err != nil {
+		t.Skipf("no partitions can be had here: %v: %s", err, out)
+	}
+	defer exec.Command("partx", "--delete", name).Run()
+	if _, err := os.Stat(partition); err != nil {
+		t.Skipf("no partitions can be had here: %v", err)
+	}
+	if out, err := exec.Command("sh", "-c", "mkfs.ext4 -q "+partition+" && mount "+partition+" '"+at+"'").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	d := Device(name)
+	if got, err := d.MountedAt(); got != at || err != nil {
+		t.Errorf("mounted at %q: %v", got, err)
+	}
+	if out, err := exec.Command("umount", at).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	file, err := os.Open(partition)
+	if err != nil {
+		t.Fatal(err)
+	}
+	holder := exec.Command("sleep", duration())
+	holder.Stdin = file
+	if err := holder.Start(); err != nil {
+		t.Fatal(err)
+	}
+	file.Close()
+	if got, want := d.Users(), fmt.Sprintf("sleep (%d)", holder.Process.Pid); got != want {
+		t.Errorf("used by %s, not %s", got, want)
+	}
+	go holder.Wait()
+	if err := d.Kill(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
