@@ -13,7 +13,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/twinbd/twinbd/control"
 	"github.com/twinbd/twinbd/failover/application"
 	"github.com/twinbd/twinbd/nbd"
 )
@@ -94,32 +93,6 @@ func (d *device) ours(st nbd.DeviceState) bool {
 	return st.Attached && (st.Backend == d.backend || st.Backend == "" && d.wanted)
 }
 
-// judge says why the device cannot be had, or nil.
-func (d *device) judge(st nbd.DeviceState, mountedAt, users string) error {
-	refuse := func(hint, format string, args ...any) error {
-		return &control.Refusal{Message: d.path + " " + fmt.Sprintf(format, args...), Hint: hint}
-	}
-	switch ours := d.ours(st); {
-	case ours && st.Size != d.volume.cfg.Size:
-		return refuse("stop the service here, or reboot this node", "is attached with %d bytes, and the volume has %d", st.Size, d.volume.cfg.Size)
-	case ours:
-		return nil
-	case st.Attached && st.Backend != "":
-		return refuse("give the volume another device, or detach it there", "is attached already, by %s", st.Backend)
-	case st.Attached:
-		return refuse("give the volume another device, or end that one: nbd-client -d "+d.path, "is attached already, by process %d", st.PID)
-	case mountedAt != "":
-		return refuse("umount "+mountedAt, "is mounted at %s, from before it was detached", mountedAt)
-	case len(st.Holders) > 0:
-		return refuse("give the volume another device, or take it out there", "is part of %s", strings.Join(st.Holders, ", "))
-	case st.Used && users != "":
-		return refuse("end them, or give the volume another device", "is open in %s", users)
-	case st.Used:
-		return refuse("`fuser -v "+d.path+"` says by whom; if nobody, reboot this node", "is in use")
-	}
-	return nil
-}
-
 // attach is the step's way up. A device that is attached still, by an earlier
 // process of this node, gets new connections if nothing happened to the service
 // in between; else it is detached first: what waits for it is from another time.
@@ -177,7 +150,7 @@ func (d *device) attach(ctx context.Context, _ application.Order) error {
 		err = d.supply(count, blocks, k.Reconfigure)
 	default:
 		if blocks, err = d.blockSize(ctx); err == nil {
-			count, err = d.connect(k, blocks)
+			count, err = d.connect(ctx, k, blocks)
 		}
 		if !k.Replaces() {
 			how = attachedByIoctl
@@ -190,21 +163,19 @@ func (d *device) attach(ctx context.Context, _ application.Order) error {
 	if err := k.Node(d.index); err != nil {
 		d.log.Warn("no file for the device", "error", err)
 	}
+	if !ours {
+		d.findPartitions(ctx)
+	}
 	d.log.Info(how, "connections", count, "blocks", blocks, "queue", strings.Join(k.Tune(d.index), ", "))
 	return nil
 }
 
-// settled looks, and once more while somebody only glances: udev opens every
-// device that changes.
-func (d *device) settled(ctx context.Context, k deviceKernel) (nbd.DeviceState, error) {
+// findPartitions waits a little, for the steps after this one may be about partitions.
+func (d *device) findPartitions(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, closedPatience)
 	defer cancel()
-	for {
-		st, err := d.look(k)
-		if err != nil || !st.Used || st.Attached || ctx.Err() != nil {
-			return st, err
-		}
-		wait(ctx, lookEvery)
+	if err := findPartitions(ctx, d.path); err != nil {
+		d.log.Warn("partitions may be missing", "error", err)
 	}
 }
 
@@ -256,12 +227,21 @@ func (d *device) supply(count, blocks int, give func(nbd.Setup) error) error {
 	return give(setup)
 }
 
-// connect attaches with new connections, as many as the kernel takes.
-func (d *device) connect(k deviceKernel, blocks int) (taken int, err error) {
-	err = d.supply(connections(), blocks, func(s nbd.Setup) (err error) {
-		taken, err = k.Connect(s)
-		return err
-	})
+// connect attaches with new connections, as many as the kernel takes; once more when
+// somebody has opened the device just before.
+func (d *device) connect(ctx context.Context, k deviceKernel, blocks int) (taken int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, closedPatience)
+	defer cancel()
+	for {
+		err = d.supply(connections(), blocks, func(s nbd.Setup) (err error) {
+			taken, err = k.Connect(s)
+			return err
+		})
+		if !errors.Is(err, nbd.ErrDeviceBusy) || ctx.Err() != nil {
+			break
+		}
+		wait(ctx, lookEvery)
+	}
 	d.mu.Lock()
 	d.want = taken
 	d.mu.Unlock()
@@ -452,19 +432,6 @@ func (d *device) release(ctx context.Context, k deviceKernel) error {
 		if wait(ctx, lookEvery); ctx.Err() != nil {
 			return d.note(d.stillOpen())
 		}
-	}
-}
-
-func (d *device) stillOpen() error {
-	by := ""
-	if at, err := application.Device(d.path).MountedAt(); err == nil && at != "" {
-		by = ", mounted at " + at
-	} else if users := application.Device(d.path).Users(); users != "" {
-		by = " in " + users
-	}
-	return &control.Refusal{
-		Message: fmt.Sprintf("%s is still open%s after it was disconnected: nothing that is written to it reaches a disk", d.path, by),
-		Hint:    "reboot this node, or end what has it open, before it serves again",
 	}
 }
 

@@ -31,19 +31,17 @@ func (s *service) attachByHand(ctx context.Context, a control.Action, progress f
 // detachByHand undoes it. What is in use stays: the service's stop is for that.
 func (s *service) detachByHand(ctx context.Context, a control.Action, progress func(control.Progress)) error {
 	return s.eachDevice(a, func(d *device) error {
-		at, err := application.Device(d.path).MountedAt()
-		if err != nil {
-			return err
-		}
-		users := application.Device(d.path).Users()
+		ctx, cancel := context.WithTimeout(ctx, detachLimit)
+		defer cancel()
+		at, users, err := d.inUse(ctx)
 		switch {
+		case err != nil:
+			return err
 		case at != "":
 			return &control.Refusal{Message: fmt.Sprintf("%s is mounted at %s", d.path, at), Hint: "umount " + at + ", or stop the service"}
 		case users != "":
 			return &control.Refusal{Message: fmt.Sprintf("%s is open in %s", d.path, users), Hint: "end them, or stop the service"}
 		}
-		ctx, cancel := context.WithTimeout(ctx, detachLimit)
-		defer cancel()
 		if err := d.detach(ctx, application.Order{}); err != nil {
 			return err
 		}

@@ -33,6 +33,7 @@ type fakeDriver struct {
 	cond   *sync.Cond
 	state  nbd.DeviceState
 	opened bool // somebody keeps it open
+	glance bool // somebody opens it at the moment it is to be attached
 	ioctl  bool // it is reached that way
 	room   int  // connections that it takes; zero: any number
 	ends   []*fakeEnd
@@ -87,7 +88,8 @@ func (d *fakeDriver) Connect(s nbd.Setup) (taken int, err error) {
 	defer d.mu.Unlock()
 	d.note("connect")
 	d.setups = append(d.setups, s)
-	if d.state.Used {
+	if d.state.Used || d.glance {
+		d.glance = false
 		return 0, nbd.ErrDeviceBusy
 	}
 	taken = len(s.Sockets)

@@ -14,18 +14,24 @@ import (
 
 // flushDevice writes what the kernel's cache holds of a device.
 func flushDevice(ctx context.Context, path string) error {
-	return flush(ctx, path, (*os.File).Sync)
+	return visit(ctx, "flush", path, (*os.File).Sync)
 }
 
 // flushFileSystem writes what the kernel's cache holds of the files below a mount
 // point.
 func flushFileSystem(ctx context.Context, at string) error {
-	return flush(ctx, at, func(f *os.File) error { return os.NewSyscallError("syncfs", unix.Syncfs(int(f.Fd()))) })
+	return visit(ctx, "flush", at, func(f *os.File) error { return os.NewSyscallError("syncfs", unix.Syncfs(int(f.Fd()))) })
 }
 
-// flush may hang with the device, and is left behind then: the disconnecting ends
-// it.
-func flush(ctx context.Context, path string, sync func(*os.File) error) error {
+// findPartitions has the kernel read the partition table of a device: it does when the
+// device is opened for the first time, and where no udev runs nobody opens it.
+func findPartitions(ctx context.Context, path string) error {
+	return visit(ctx, "look for partitions of", path, func(*os.File) error { return nil })
+}
+
+// visit does something with a file that it opens. It may hang with the device, and is
+// left behind then: the disconnecting ends it.
+func visit(ctx context.Context, what, path string, do func(*os.File) error) error {
 	done := make(chan error, 1)
 	go func() {
 		f, err := os.Open(path)
@@ -33,7 +39,7 @@ func flush(ctx context.Context, path string, sync func(*os.File) error) error {
 		case errors.Is(err, fs.ErrNotExist): // nobody has used it
 			err = nil
 		case err == nil:
-			err = sync(f)
+			err = do(f)
 			f.Close()
 		}
 		done <- err
@@ -41,10 +47,10 @@ func flush(ctx context.Context, path string, sync func(*os.File) error) error {
 	select {
 	case err := <-done:
 		if err != nil {
-			return fmt.Errorf("flush %s: %w", path, err)
+			return fmt.Errorf("%s %s: %w", what, path, err)
 		}
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("flush %s: %w", path, context.Cause(ctx))
+		return fmt.Errorf("%s %s: %w", what, path, context.Cause(ctx))
 	}
 }

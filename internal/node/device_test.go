@@ -349,6 +349,18 @@ func TestAttachByHand(t *testing.T) {
 	mustRequest(t, alpha, block.Write, 0, pattern(1))
 }
 
+// Who opens the device at the moment it is attached, as udev may, only delays that.
+func TestAttachWhileSomebodyGlances(t *testing.T) {
+	l, alpha, _ := deviceLab(t, "normal")
+	alpha.glance = true
+	l.prim("alpha")
+	alpha.until("attached", alpha.attached)
+	if asked := alpha.done(); !slices.Equal(asked, []string{"connect", "connect"}) {
+		t.Errorf("asked %v", asked)
+	}
+	mustRequest(t, alpha, block.Write, 0, pattern(1))
+}
+
 func TestDeviceJudge(t *testing.T) {
 	l, _, _ := deviceLab(t, "normal")
 	d := l.nodes["alpha"].node.volume("data").device
