@@ -77,11 +77,9 @@ func newCluster(t testing.TB, o options) *cluster {
 	need(t)
 	o.size, o.pace, o.fs = cmp.Or(o.size, 32<<20), cmp.Or(o.pace, defaultPace), cmp.Or(o.fs, "ext4")
 	o.volume = cmp.Or(o.volume, fmt.Sprintf("export = \"tcp:%s:%d\"", virtual, exportPort))
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed) // of what drives lose
 	c := &cluster{
 		dir: t.TempDir(), lan: newLAN(t), options: o, binary: harness.Binary(t),
-		outside: newSpace(t), random: rand.New(rand.NewPCG(seed, seed)),
+		outside: newSpace(t), random: newRandom(t),
 	}
 	c.lan.connect(t, c.outside, "outside", "10.66.0.3/24")
 	write := func(path, text string) {
@@ -109,6 +107,17 @@ func newCluster(t testing.TB, o options) *cluster {
 	c.waitPair(t, c.alpha)
 	t.Logf("a pair %v after the machines were switched on", time.Since(began).Round(100*time.Millisecond))
 	return c
+}
+
+// newRandom is what is chosen at random, for example what drives lose.
+func newRandom(t testing.TB) *rand.Rand {
+	t.Helper()
+	from := *seed
+	if from == 0 {
+		from = rand.Uint64()
+	}
+	t.Logf("seed %d", from)
+	return rand.New(rand.NewPCG(from, from))
 }
 
 func (c *cluster) path(name string) string { return filepath.Join(c.dir, name) }

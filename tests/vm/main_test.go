@@ -18,6 +18,7 @@ import (
 var (
 	run  = flag.Bool("vm", false, "run: needs root, QEMU and minutes (`make test-vm`)")
 	keep = flag.String("vm.keep", "", "directory for the logs and consoles of a test that fails")
+	seed = flag.Uint64("vm.seed", 0, "of what is chosen at random; 0: a fresh one for each test")
 )
 
 // patience is for what takes a quiet machine some seconds under emulation.
