@@ -190,9 +190,9 @@ func (k *ioctlKernel) keep(a *attachment, file deviceFile, s Setup) {
 	}
 	a.letGo()
 	_ = file.Close()
-	k.kept.remove(a)
+	lost := k.kept.remove(a) && !a.asked.Load()
 	close(a.ended)
-	if !a.asked.Load() {
+	if lost {
 		k.kept.tell(a.index)
 	}
 }
@@ -367,13 +367,16 @@ func (t *attachments) add(a *attachment) {
 	t.all[a.index] = a
 }
 
-// remove forgets an attachment, unless another is in its place.
-func (t *attachments) remove(a *attachment) {
+// remove forgets an attachment, and reports whether there was one: it may have been
+// refused.
+func (t *attachments) remove(a *attachment) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.all[a.index] == a {
-		delete(t.all, a.index)
+	if t.all[a.index] != a {
+		return false
 	}
+	delete(t.all, a.index)
+	return true
 }
 
 // listen has f told of devices that die until stop is called.

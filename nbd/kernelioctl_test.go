@@ -303,6 +303,10 @@ func TestIoctlWatch(t *testing.T) {
 		if _, err := f.Connect(f.setup()); err != nil {
 			t.Fatal(err)
 		}
+		f.fail[ioctlSetSocket] = ErrDeviceBusy
+		if _, err := f.Connect(Setup{Size: 4096, BlockSize: 4096, Sockets: []int{9}}); !errors.Is(err, ErrDeviceBusy) {
+			t.Errorf("attached a second time: %v", err)
+		}
 		synctest.Wait()
 		if len(lost) != 0 {
 			t.Errorf("lost %v", lost)

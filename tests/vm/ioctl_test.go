@@ -96,7 +96,9 @@ func TestIoctlDaemon(t *testing.T) {
 	alpha := "twinbd --node alpha "
 	m.shell(t, alpha+"prim db")
 	p.wait(t, "alpha", "attached by ioctl")
-	m.shell(t, alpha+"wait db PRIM --timeout 90s; mkfs.ext4 -q -E nodiscard /dev/nbd0; mount /dev/nbd0 /data; yes twice | head -c 4000000 >/tmp/much; cp /tmp/much /data; sync")
+	m.shell(t, alpha+"wait db PRIM --timeout 90s")
+	m.shell(t, "mkfs.ext4 -q -E nodiscard /dev/nbd0; mount /dev/nbd0 /data")
+	m.shell(t, "yes twice | head -c 4000000 >/tmp/much; cp /tmp/much /data; sync")
 	if status := m.must(t, "twinbd", "--node", "alpha", "status"); !strings.Contains(status, "by ioctl") {
 		t.Errorf("status does not say how it is attached:\n%s", status)
 	}
