@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/twinbd/twinbd/control"
 	"github.com/twinbd/twinbd/tests/harness"
 )
 
@@ -32,7 +33,7 @@ func TestFiles(t *testing.T) {
 			need(t)
 			harness.Need(t, one.check)
 			c := newMounted(t, options{
-				fs: one.fs, size: one.size, modules: one.modules, pace: `{ heartbeat = "1s", timeout = "20s" }`,
+				fs: one.fs, size: one.size, modules: one.modules, pace: `{ heartbeat = "1s", timeout = "12s" }`,
 				files: files{"/usr/local/bin/filefuzz": {built(t, "filefuzz"), 0o755}},
 			}, "true")
 			c.fuzzFiles(t)
@@ -57,13 +58,13 @@ func (c *cluster) fuzzFiles(t *testing.T) {
 	c.waitPair(t, next)
 	first.check(t, next)
 	second := next.startFuzz(t, "/data/second")
-	for range 20 {
+	for range 5 {
 		next.waitWritten(t)
 	}
 	second.end(t)
 
 	next.die(t) // with nothing in doubt but what the fuzzer has made durable
-	harness.WaitFor(t, serves.name+" to serve", 2*patience, func() error { return serves.serving(t) })
+	harness.WaitFor(t, serves.name+" to serve", 2*patience, func() error { return serves.is(t, control.Alone) })
 	first.check(t, serves)
 	second.check(t, serves)
 	next.comeBack(t)
