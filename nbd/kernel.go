@@ -59,12 +59,11 @@ type Driver interface {
 	// Look says how a device is.
 	Look(index int) (DeviceState, error)
 
-	// Connect attaches. It returns how many of the connections the kernel has taken,
-	// which may be fewer than it was given; the others end.
-	Connect(s Setup) (taken int, err error)
+	// Connect attaches.
+	Connect(s Setup) error
 
 	// Replaces reports whether there is a Reconfigure. Where there is none, a
-	// device does not outlive a connection of its own, nor the process that
+	// device has one connection and does not outlive that, nor the process that
 	// attached it, and who else has it open Look may not know.
 	Replaces() bool
 
@@ -117,11 +116,9 @@ type DeviceState struct {
 }
 
 // Connect attaches.
-func (k *Kernel) Connect(s Setup) (taken int, err error) {
-	if _, err := k.ask(kernelConnect, s.connect()); err != nil {
-		return 0, explain("attach", s.Index, err)
-	}
-	return len(s.Sockets), nil
+func (k *Kernel) Connect(s Setup) error {
+	_, err := k.ask(kernelConnect, s.connect())
+	return explain("attach", s.Index, err)
 }
 
 // Replaces is true.

@@ -195,7 +195,7 @@ func TestKernelErrors(t *testing.T) {
 		{ErrDeviceBusy, "attach /dev/nbd0: the kernel says that it is in use"},
 	} {
 		k, asked := fakeKernel(t, nil, func(uint8) ([]byte, error) { return nil, test.err })
-		_, err := k.Connect(Setup{})
+		err := k.Connect(Setup{})
 		if err == nil || err.Error() != test.want || !errors.Is(err, test.err) {
 			t.Errorf("%v, want %s", err, test.want)
 		}

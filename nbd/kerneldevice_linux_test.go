@@ -28,37 +28,35 @@ type realLab struct {
 	index  int
 	driver nbd.Driver
 	server *nbdtest.Server
-	ours   []net.Conn
+	ours   net.Conn
 	lost   chan error // gets nil when the device is
 }
 
-// attach attaches the device with new connections, and returns how many it has.
-func (l *realLab) attach(connections int) (int, error) {
+// attach attaches the device with a new connection.
+func (l *realLab) attach() error {
 	l.t.Helper()
-	s := nbd.Setup{Index: l.index, Size: deviceSize, BlockSize: nbd.KernelBlockSize, Flags: nbd.KernelFlags, Timeout: nbd.KernelTimeout, Backend: "test"}
-	l.ours = nil
-	for range connections {
-		kernel, ours, err := nbd.SocketPair()
-		if err != nil {
-			l.t.Fatal(err)
-		}
-		defer kernel.Close()
-		conn, err := net.FileConn(ours)
-		if err != nil {
-			l.t.Fatal(err)
-		}
-		ours.Close()
-		s.Sockets = append(s.Sockets, int(kernel.Fd()))
-		l.ours = append(l.ours, conn)
-		l.server.Start(&nbd.Negotiated{Conn: conn, Export: nbd.Export{Size: deviceSize}})
+	kernel, ours, err := nbd.SocketPair()
+	if err != nil {
+		l.t.Fatal(err)
 	}
-	return l.driver.Connect(s)
+	defer kernel.Close()
+	conn, err := net.FileConn(ours)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	ours.Close()
+	l.ours = conn
+	l.server.Start(&nbd.Negotiated{Conn: conn, Export: nbd.Export{Size: deviceSize}})
+	return l.driver.Connect(nbd.Setup{
+		Index: l.index, Size: deviceSize, BlockSize: nbd.KernelBlockSize, Flags: nbd.KernelFlags, Timeout: nbd.KernelTimeout, Backend: "test",
+		Sockets: []int{int(kernel.Fd())},
+	})
 }
 
-func (l *realLab) mustAttach(connections int) {
+func (l *realLab) mustAttach() {
 	l.t.Helper()
-	if taken, err := l.attach(connections); err != nil || taken != connections {
-		l.t.Fatalf("%d of %d connections: %v", taken, connections, err)
+	if err := l.attach(); err != nil {
+		l.t.Fatal(err)
 	}
 }
 
@@ -194,9 +192,9 @@ func (l *realLab) used() {
 	if before := l.look(); before.Attached || before.Used || !before.There {
 		t.Fatalf("the device looks %+v", before)
 	}
-	l.mustAttach(2)
+	l.mustAttach()
 	st := l.look()
-	if !st.Attached || !st.Used || st.Backend != "test" || st.Size != deviceSize || st.Connections != 2 || st.PID != os.Getpid() {
+	if !st.Attached || !st.Used || st.Backend != "test" || st.Size != deviceSize || st.Connections != 1 || st.PID != os.Getpid() {
 		t.Errorf("attached, it looks %+v", st)
 	}
 	for name, want := range map[string]string{
@@ -208,7 +206,7 @@ func (l *realLab) used() {
 	}
 	t.Logf("queue: %q", l.driver.Tune(l.index))
 	first := l.ours
-	if _, err := l.attach(1); !errors.Is(err, nbd.ErrDeviceBusy) {
+	if err := l.attach(); !errors.Is(err, nbd.ErrDeviceBusy) {
 		t.Errorf("attached a second time: %v", err)
 	}
 	l.ours = first
@@ -277,7 +275,7 @@ func (l *realLab) disconnected() {
 	l.goOn()
 	f.Close()
 	eventually(t, "nobody uses it", func() bool { return !l.look().Used })
-	l.mustAttach(2)
+	l.mustAttach()
 	f = l.open()
 	defer f.Close()
 	back := aligned(t, 0)
@@ -286,7 +284,7 @@ func (l *realLab) disconnected() {
 	}
 }
 
-// dies: when its connections end, so does the device, and who watches is told.
+// dies: when its connection ends, so does the device, and who watches is told.
 func (l *realLab) dies() {
 	t := l.t
 	if len(l.lost) > 0 {
@@ -294,9 +292,7 @@ func (l *realLab) dies() {
 	}
 	f := l.open()
 	outcome := l.waitingRead(f)
-	for _, conn := range l.ours {
-		conn.Close()
-	}
+	l.ours.Close()
 	if err := soon(t, "the notice", l.lost); err != nil {
 		t.Error(err)
 	}

@@ -19,6 +19,11 @@ import (
 // is a call of this process which lasts as long as the device is attached: it ends with
 // the process, nothing holds requests until another comes, and what has died is not
 // replaced. kernelioctl_linux.go has the calls.
+//
+// It has one connection. Each is read by a work item of the kernel's; when a busy machine
+// is slow to make workers for several, a single one (rescuer_thread in
+// kernel/workqueue.c) takes them all, one after the other, and never ends the first: no
+// answer on another is read. Over netlink KernelTimeout ends that; here nothing would.
 
 // Requests of linux/nbd.h, all of them _IO(0xab, n). go-nbd has these numbers for amd64
 // only, unless there is a C compiler, and not the last.
@@ -89,13 +94,12 @@ type attachment struct {
 	index   int
 	backend string
 	told    chan error    // nil when the kernel is about to begin
-	taken   int           // connections; valid when told
 	asked   atomic.Bool   // it is to end
 	ended   chan struct{} // closed when the kernel has let go, and the file is closed
 	failed  error         // why; valid when ended
 
-	mu   sync.Mutex
-	ends []kernelEnd // of the kernel's, until the device has ended
+	mu  sync.Mutex
+	end kernelEnd // of the kernel's, until the device has ended: nil then
 }
 
 // there reports whether the driver has any devices.
@@ -113,37 +117,34 @@ func (k *ioctlKernel) Reconfigure(s Setup) error {
 }
 
 // Connect attaches.
-func (k *ioctlKernel) Connect(s Setup) (taken int, err error) {
-	taken, err = k.attach(s)
-	return taken, explain("attach", s.Index, err)
-}
+func (k *ioctlKernel) Connect(s Setup) error { return explain("attach", s.Index, k.attach(s)) }
 
-func (k *ioctlKernel) attach(s Setup) (taken int, err error) {
+func (k *ioctlKernel) attach(s Setup) error {
 	if !k.shown(s.Index).There {
-		return 0, fmt.Errorf("the driver has no such device; hint: modprobe nbd nbds_max=%d", s.Index+1)
+		return fmt.Errorf("the driver has no such device; hint: modprobe nbd nbds_max=%d", s.Index+1)
 	}
 	if s.Size%int64(s.BlockSize) != 0 {
-		return 0, fmt.Errorf("%d bytes are no whole blocks of %d", s.Size, s.BlockSize)
+		return fmt.Errorf("%d bytes are no whole blocks of %d", s.Size, s.BlockSize)
 	}
 	file, err := k.take(s.Index)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	a := &attachment{index: s.Index, backend: s.Backend, told: make(chan error, 1), ended: make(chan struct{})}
-	if a.ends, err = k.holdAll(s.Sockets); err != nil {
+	if a.end, err = k.hold(s.Sockets[0]); err != nil {
 		_ = file.Close()
-		return 0, err
+		return err
 	}
 	go k.keep(a, file, s)
 	if err := <-a.told; err != nil {
 		<-a.ended
-		return 0, err
+		return err
 	}
 	if err := k.begun(a, s.Size); err != nil {
-		a.end()
-		return 0, err
+		a.detach()
+		return err
 	}
-	return a.taken, nil
+	return nil
 }
 
 // take opens the device, unless somebody has it to himself, as a mount has: a kernel
@@ -164,25 +165,6 @@ func (k *ioctlKernel) node(index int) string {
 	return filepath.Join(k.dev, "nbd"+strconv.Itoa(index))
 }
 
-// holdAll holds the kernel's ends beside the kernel, so that they can be cut.
-func (k *ioctlKernel) holdAll(descriptors []int) (ends []kernelEnd, err error) {
-	for _, fd := range descriptors {
-		end, err := k.hold(fd)
-		if err != nil {
-			closeEnds(ends)
-			return nil, err
-		}
-		ends = append(ends, end)
-	}
-	return ends, nil
-}
-
-func closeEnds(ends []kernelEnd) {
-	for _, end := range ends {
-		_ = end.Close()
-	}
-}
-
 // keep is the life of an attachment.
 func (k *ioctlKernel) keep(a *attachment, file deviceFile, s Setup) {
 	if err := k.calm(func() { k.run(a, file, s) }); err != nil {
@@ -198,12 +180,11 @@ func (k *ioctlKernel) keep(a *attachment, file deviceFile, s Setup) {
 }
 
 // run says everything to the driver on one thread, which it wants, and then belongs to
-// it. The first socket is the claim: it is refused where somebody else has attached the
+// it. The socket is the claim: it is refused where somebody else has attached the
 // device, and before it nothing is changed.
 func (k *ioctlKernel) run(a *attachment, file deviceFile, s Setup) {
-	taken, err := giveSockets(file, s.Sockets)
-	if err != nil {
-		a.told <- err
+	if err := file.ioctl(ioctlSetSocket, s.Sockets[0]); err != nil {
+		a.told <- fmt.Errorf("give it a connection: %w", err)
 		return
 	}
 	// When it has ended, requests that had no answer wait still, for a time limit.
@@ -213,34 +194,11 @@ func (k *ioctlKernel) run(a *attachment, file deviceFile, s Setup) {
 		a.told <- err
 		return
 	}
-	a.taken = taken
-	a.cut(taken)
 	k.kept.add(a)
 	a.told <- nil
 	if err := file.ioctl(ioctlDoIt, 0); err != nil {
 		a.failed = fmt.Errorf("start it: %w", err)
 	}
-}
-
-// giveSockets returns how many the driver takes: one before Linux 4.10.
-func giveSockets(file deviceFile, descriptors []int) (taken int, err error) {
-	for i, fd := range descriptors {
-		switch err := file.ioctl(ioctlSetSocket, fd); {
-		case errors.Is(err, ErrDeviceBusy) && i > 0:
-			return i, nil
-		case err != nil:
-			return 0, giveBack(file, i, fmt.Errorf("give it a connection: %w", err))
-		}
-	}
-	return len(descriptors), nil
-}
-
-// giveBack clears what was given before an error.
-func giveBack(file deviceFile, given int, err error) error {
-	if given > 0 {
-		_ = file.ioctl(ioctlClearSocket, 0)
-	}
-	return err
 }
 
 // describe says what the device is like. The size counts in blocks, so their size comes
@@ -288,37 +246,37 @@ func (k *ioctlKernel) begun(a *attachment, size int64) error {
 	}
 }
 
-// cut ends all connections but the first ones, and with the last of them the device.
-// NBD_DISCONNECT would ask for that on every connection, for ever if nobody reads, and
-// older drivers write out first what the page cache holds.
-func (a *attachment) cut(but int) {
+// cut ends the connection, and with it the device. NBD_DISCONNECT would ask for that on
+// the connection, for ever if nobody reads, and older drivers write out first what the
+// page cache holds.
+func (a *attachment) cut() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, end := range a.ends[min(but, len(a.ends)):] {
-		end.cut()
+	if a.end != nil {
+		a.end.cut()
 	}
 }
 
-// letGo ends what is left, also what a driver does not let go of that has refused it.
+// letGo ends the connection also where a driver has refused the device and keeps that.
 func (a *attachment) letGo() {
-	a.cut(0)
+	a.cut()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	closeEnds(a.ends)
-	a.ends = nil
+	_ = a.end.Close()
+	a.end = nil
 }
 
-// end detaches.
-func (a *attachment) end() {
+// detach asks for the end, and waits for it.
+func (a *attachment) detach() {
 	a.asked.Store(true)
-	a.cut(0)
+	a.cut()
 	<-a.ended
 }
 
 // Disconnect detaches what this process has attached.
 func (k *ioctlKernel) Disconnect(index int) error {
 	if a := k.kept.get(index); a != nil {
-		a.end()
+		a.detach()
 	}
 	return nil
 }
@@ -335,7 +293,7 @@ func (k *ioctlKernel) Watch(ctx context.Context, lost func(index int)) error {
 func (k *ioctlKernel) Look(index int) (DeviceState, error) {
 	s := k.shown(index)
 	if a := k.kept.get(index); a != nil {
-		s.Used, s.Attached, s.Backend, s.PID, s.Connections = true, true, a.backend, os.Getpid(), a.taken
+		s.Used, s.Attached, s.Backend, s.PID, s.Connections = true, true, a.backend, os.Getpid(), 1
 		return s, nil
 	}
 	s.Used = s.Attached || s.There && k.claimed(index)

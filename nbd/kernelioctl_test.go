@@ -22,14 +22,12 @@ import (
 type fakeIoctls struct {
 	*ioctlKernel
 	t     *testing.T
-	room  int            // connections that it takes; zero: any number
 	fail  map[uint]error // by request
 	claim bool           // somebody has the device to himself
 	small bool           // it shows half of the size
 
 	mu     sync.Mutex
 	asked  []string
-	given  int // connections
 	block  int
 	blocks int
 	open   int // files
@@ -80,16 +78,10 @@ func (f fakeFile) ioctl(request uint, value int) error {
 	err := f.fail[request]
 	switch {
 	case err != nil:
-	case request == ioctlSetSocket && f.room > 0 && f.given == f.room:
-		err = ErrDeviceBusy
-	case request == ioctlSetSocket:
-		f.given++
 	case request == ioctlSetBlockSize:
 		f.block = value
 	case request == ioctlSetSizeBlocks:
 		f.blocks = value
-	case request == ioctlClearSocket:
-		f.given = 0
 	}
 	f.mu.Unlock()
 	if request == ioctlDoIt && err == nil {
@@ -161,22 +153,22 @@ func (f *fakeIoctls) nothingOpen(t *testing.T) {
 }
 
 func (f *fakeIoctls) setup() Setup {
-	return Setup{Size: 1 << 30, BlockSize: 4096, Flags: KernelFlags, Timeout: KernelTimeout, Backend: "me", Sockets: []int{7, 8}}
+	return Setup{Size: 1 << 30, BlockSize: 4096, Flags: KernelFlags, Timeout: KernelTimeout, Backend: "me", Sockets: []int{7}}
 }
 
 // What the driver is told, in which order: the claim first. The time limit is not the one
 // that connections have which can be replaced.
 func TestIoctlAttach(t *testing.T) {
 	f := newFakeIoctls(t)
-	if taken, err := f.Connect(f.setup()); err != nil || taken != 2 {
-		t.Fatalf("%d connections: %v", taken, err)
+	if err := f.Connect(f.setup()); err != nil {
+		t.Fatal(err)
 	}
-	want := []string{"socket 7", "socket 8", "block size 4096", "blocks 262144", "flags 365", "timeout 1728000", "do it 0"}
+	want := []string{"socket 7", "block size 4096", "blocks 262144", "flags 365", "timeout 1728000", "do it 0"}
 	if asked := f.done(); !slices.Equal(asked, want) {
 		t.Errorf("asked %q\nwant  %q", asked, want)
 	}
 	got, err := f.Look(0)
-	if want := (DeviceState{There: true, Used: true, Attached: true, Backend: "me", PID: os.Getpid(), Size: 1 << 30, Connections: 2}); err != nil || !reflect.DeepEqual(got, want) {
+	if want := (DeviceState{There: true, Used: true, Attached: true, Backend: "me", PID: os.Getpid(), Size: 1 << 30, Connections: 1}); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("it looks %+v: %v", got, err)
 	}
 	if err := f.Reconfigure(f.setup()); !errors.Is(err, errNotReplaced) || f.Replaces() {
@@ -187,7 +179,7 @@ func TestIoctlAttach(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	want = []string{"cut 7", "cut 8", "clear queue 0", "clear socket 0", "cut 7", "cut 8"}
+	want = []string{"cut 7", "clear queue 0", "clear socket 0", "cut 7"}
 	if asked := f.done(); !sameEvents(asked, want) {
 		t.Errorf("asked %q\nwant  %q", asked, want)
 	}
@@ -200,26 +192,6 @@ func TestIoctlAttach(t *testing.T) {
 // sameEvents compares without the order of what two goroutines do.
 func sameEvents(got, want []string) bool {
 	return slices.Equal(slices.Sorted(slices.Values(got)), slices.Sorted(slices.Values(want)))
-}
-
-// A driver that takes one connection, as before Linux 4.10, gets one; the other ends.
-func TestIoctlOneConnection(t *testing.T) {
-	f := newFakeIoctls(t)
-	f.room = 1
-	if taken, err := f.Connect(f.setup()); err != nil || taken != 1 {
-		t.Fatalf("%d connections: %v", taken, err)
-	}
-	want := []string{"socket 7", "socket 8", "block size 4096", "blocks 262144", "flags 365", "timeout 1728000", "cut 8", "do it 0"}
-	if asked := f.done(); !slices.Equal(asked, want) {
-		t.Errorf("asked %q\nwant  %q", asked, want)
-	}
-	if got, _ := f.Look(0); got.Connections != 1 {
-		t.Errorf("it looks %+v", got)
-	}
-	if err := f.Disconnect(0); err != nil {
-		t.Error(err)
-	}
-	f.nothingOpen(t)
 }
 
 // What is refused is said with its remedy, and leaves nothing behind. A device of somebody
@@ -247,12 +219,12 @@ func TestIoctlRefused(t *testing.T) {
 		"no flags": {
 			func(f *fakeIoctls, _ *Setup) { f.fail[ioctlSetFlags] = errors.New("no such thing") },
 			"attach /dev/nbd0: set its flags to 365: no such thing",
-			[]string{"socket 7", "socket 8", "block size 4096", "blocks 262144", "flags 365", "clear queue 0", "clear socket 0"},
+			[]string{"socket 7", "block size 4096", "blocks 262144", "flags 365", "clear queue 0", "clear socket 0"},
 		},
 		"no start": {
 			func(f *fakeIoctls, _ *Setup) { f.fail[ioctlDoIt] = errors.New("no such thing") },
 			"attach /dev/nbd0: start it: no such thing",
-			[]string{"socket 7", "socket 8", "block size 4096", "blocks 262144", "flags 365", "timeout 1728000", "do it 0", "clear queue 0", "clear socket 0"},
+			[]string{"socket 7", "block size 4096", "blocks 262144", "flags 365", "timeout 1728000", "do it 0", "clear queue 0", "clear socket 0"},
 		},
 		"not there": {
 			func(_ *fakeIoctls, s *Setup) { s.Index = 1 },
@@ -267,8 +239,8 @@ func TestIoctlRefused(t *testing.T) {
 			f := newFakeIoctls(t)
 			setup := f.setup()
 			test.fault(f, &setup)
-			if taken, err := f.Connect(setup); err == nil || err.Error() != test.want || taken != 0 {
-				t.Errorf("%d connections, %v\nwant %s", taken, err, test.want)
+			if err := f.Connect(setup); err == nil || err.Error() != test.want {
+				t.Errorf("%v\nwant %s", err, test.want)
 			}
 			asked := slices.DeleteFunc(f.done(), func(what string) bool { return strings.HasPrefix(what, "cut ") })
 			if !slices.Equal(asked, test.asked) {
@@ -284,7 +256,7 @@ func TestIoctlSize(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeIoctls(t)
 		f.small = true
-		if _, err := f.Connect(f.setup()); err == nil || err.Error() != "attach /dev/nbd0: the kernel shows it with 536870912 bytes, not 1073741824" {
+		if err := f.Connect(f.setup()); err == nil || err.Error() != "attach /dev/nbd0: the kernel shows it with 536870912 bytes, not 1073741824" {
 			t.Errorf("attached: %v", err)
 		}
 		f.nothingOpen(t)
@@ -300,11 +272,11 @@ func TestIoctlWatch(t *testing.T) {
 		over := make(chan error, 1)
 		go func() { over <- f.Watch(ctx, func(index int) { lost = append(lost, index) }) }()
 		synctest.Wait()
-		if _, err := f.Connect(f.setup()); err != nil {
+		if err := f.Connect(f.setup()); err != nil {
 			t.Fatal(err)
 		}
 		f.fail[ioctlSetSocket] = ErrDeviceBusy
-		if _, err := f.Connect(Setup{Size: 4096, BlockSize: 4096, Sockets: []int{9}}); !errors.Is(err, ErrDeviceBusy) {
+		if err := f.Connect(Setup{Size: 4096, BlockSize: 4096, Sockets: []int{9}}); !errors.Is(err, ErrDeviceBusy) {
 			t.Errorf("attached a second time: %v", err)
 		}
 		synctest.Wait()

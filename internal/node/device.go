@@ -47,7 +47,7 @@ type device struct {
 	want    int   // connections
 	alive   int   // that are served
 	ending  int   // that have died while the engine still has requests of theirs
-	frail   bool  // it is lost with any of its connections, and with this process
+	frail   bool  // it is lost with its connection, and with this process
 	lost    error // that this has happened
 	problem error // what somebody should look at
 }
@@ -65,7 +65,12 @@ const (
 // connections is how many a device gets: each has a queue and a lock of its own
 // in the kernel. At least two, or a request whose connection dies would have no
 // other to go to on older kernels; more than four only cost memory.
-func connections() int { return min(4, max(2, runtime.NumCPU())) }
+func connections(k deviceKernel) int {
+	if !k.Replaces() {
+		return 1
+	}
+	return min(4, max(2, runtime.NumCPU()))
+}
 
 // newDevice returns the volume's device on this node, nil when none is configured.
 func newDevice(v *volume) (*device, error) {
@@ -134,7 +139,7 @@ func (d *device) attach(ctx context.Context, _ application.Order) error {
 		return err
 	}
 	d.mu.Lock()
-	d.wanted, d.want, d.problem, d.lost, d.frail = true, connections(), nil, nil, !k.Replaces()
+	d.wanted, d.want, d.problem, d.lost, d.frail = true, connections(k), nil, nil, !k.Replaces()
 	if ours && st.Connections > 0 {
 		d.want = st.Connections // it cannot have more than it was attached with
 	}
@@ -150,7 +155,7 @@ func (d *device) attach(ctx context.Context, _ application.Order) error {
 		err = d.supply(count, blocks, k.Reconfigure)
 	default:
 		if blocks, err = d.blockSize(ctx); err == nil {
-			count, err = d.connect(ctx, k, blocks)
+			err = d.connect(ctx, k, count, blocks)
 		}
 		if !k.Replaces() {
 			how = attachedByIoctl
@@ -227,25 +232,18 @@ func (d *device) supply(count, blocks int, give func(nbd.Setup) error) error {
 	return give(setup)
 }
 
-// connect attaches with new connections, as many as the kernel takes; once more when
-// somebody has opened the device just before.
-func (d *device) connect(ctx context.Context, k deviceKernel, blocks int) (taken int, err error) {
+// connect attaches with new connections; once more when somebody has opened the
+// device just before.
+func (d *device) connect(ctx context.Context, k deviceKernel, count, blocks int) error {
 	ctx, cancel := context.WithTimeout(ctx, closedPatience)
 	defer cancel()
 	for {
-		err = d.supply(connections(), blocks, func(s nbd.Setup) (err error) {
-			taken, err = k.Connect(s)
-			return err
-		})
+		err := d.supply(count, blocks, k.Connect)
 		if !errors.Is(err, nbd.ErrDeviceBusy) || ctx.Err() != nil {
-			break
+			return err
 		}
 		wait(ctx, lookEvery)
 	}
-	d.mu.Lock()
-	d.want = taken
-	d.mu.Unlock()
-	return taken, err
 }
 
 // adopt serves the connections that the process before this one left.

@@ -35,7 +35,6 @@ type fakeDriver struct {
 	opened bool // somebody keeps it open
 	glance bool // somebody opens it at the moment it is to be attached
 	ioctl  bool // it is reached that way
-	room   int  // connections that it takes; zero: any number
 	ends   []*fakeEnd
 	asked  []string
 	lost   func(int)
@@ -76,34 +75,30 @@ func (d *fakeDriver) Replaces() bool {
 	return !d.ioctl
 }
 
-// byIoctl has the driver reached by ioctl, where it takes so many connections.
-func (d *fakeDriver) byIoctl(room int) {
+// byIoctl has the driver reached by ioctl.
+func (d *fakeDriver) byIoctl() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.ioctl, d.room = true, room
+	d.ioctl = true
 }
 
-func (d *fakeDriver) Connect(s nbd.Setup) (taken int, err error) {
+func (d *fakeDriver) Connect(s nbd.Setup) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.note("connect")
 	d.setups = append(d.setups, s)
 	if d.state.Used || d.glance {
 		d.glance = false
-		return 0, nbd.ErrDeviceBusy
-	}
-	taken = len(s.Sockets)
-	if d.room > 0 {
-		taken = min(taken, d.room)
+		return nbd.ErrDeviceBusy
 	}
 	d.ends = nil
-	for _, fd := range s.Sockets[:taken] {
+	for _, fd := range s.Sockets {
 		d.ends = append(d.ends, d.take(fd))
 	}
 	d.state = nbd.DeviceState{
-		There: true, Used: true, Attached: true, Backend: s.Backend, PID: os.Getpid(), Size: s.Size, Connections: taken,
+		There: true, Used: true, Attached: true, Backend: s.Backend, PID: os.Getpid(), Size: s.Size, Connections: len(s.Sockets),
 	}
-	return taken, nil
+	return nil
 }
 
 func (d *fakeDriver) Reconfigure(s nbd.Setup) error {

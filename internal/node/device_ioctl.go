@@ -8,11 +8,11 @@ import (
 	"github.com/twinbd/twinbd/nbd"
 )
 
-// A device that the driver could attach by ioctl only is frail: it is lost with any of its
-// connections, and with the process.
+// A device that the driver could attach by ioctl only is frail: it is lost with its
+// connection, and with the process.
 
 // attachedByIoctl is what the log says of a device that is frail.
-const attachedByIoctl = "attached by ioctl: neither its connections nor this process can be replaced meanwhile; hint: Linux 4.12 or newer, in the machine's own network namespace"
+const attachedByIoctl = "attached by ioctl: neither its connection nor this process can be replaced meanwhile; hint: Linux 4.12 or newer, in the machine's own network namespace"
 
 // look is the driver's, and where that does not know who has the device open, it asks the
 // processes.
@@ -38,7 +38,7 @@ func (d *device) lose(k deviceKernel) error {
 		return err
 	}
 	lost := &control.Refusal{
-		Message: d.path + " has lost a connection that cannot be replaced, for it was attached by ioctl: what is asked of it fails",
+		Message: d.path + " has lost its connection, which cannot be replaced, for it was attached by ioctl: what is asked of it fails",
 		Hint:    "`twinbd switch`, or stop the service here and start it again",
 	}
 	d.mu.Lock()

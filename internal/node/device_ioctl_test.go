@@ -22,11 +22,11 @@ func (l *lab) alphaState() (state string, problems []control.Problem) {
 	return st.DeviceState, st.Problems
 }
 
-// A device that is attached by ioctl has as many connections as the driver takes, is used
-// and detached like any other, and keeps its process from being replaced.
+// A device that is attached by ioctl has one connection, is used and detached like any
+// other, and keeps its process from being replaced.
 func TestDeviceByIoctl(t *testing.T) {
 	l, alpha, beta := deviceLab(t, "normal")
-	alpha.byIoctl(1)
+	alpha.byIoctl()
 	l.prim("alpha")
 	l.waitFor("alpha", control.Primary)
 	alpha.until("attached", alpha.attached)
@@ -61,17 +61,17 @@ func TestDeviceByIoctl(t *testing.T) {
 	l.startAfter("alpha", nil)
 }
 
-// When one of its connections dies, such a device is disconnected, once, and that is said
+// When its connection dies, such a device is disconnected, once, and that is said
 // until something is done.
 func TestDeviceByIoctlIsLost(t *testing.T) {
 	l, alpha, _ := deviceLab(t, "normal")
-	alpha.byIoctl(0)
+	alpha.byIoctl()
 	l.prim("alpha")
 	l.waitFor("alpha", control.Primary)
 	alpha.until("attached", alpha.attached)
 	mustRequest(t, alpha, block.Write, 0, pattern(1))
 	alpha.mu.Lock()
-	one := alpha.ends[1]
+	one := alpha.ends[0]
 	alpha.mu.Unlock()
 	alpha.kill(one)
 	alpha.until("disconnected", func() bool { return slices.Contains(alpha.asked, "disconnect") })
@@ -81,7 +81,7 @@ func TestDeviceByIoctlIsLost(t *testing.T) {
 	l.await("the problem", func() bool {
 		state, problems := l.alphaState()
 		return state == "detached" && len(problems) == 1 &&
-			strings.Contains(problems[0].Message, "/dev/nbd0 has lost a connection that cannot be replaced") && strings.Contains(problems[0].Hint, "`twinbd switch`")
+			strings.Contains(problems[0].Message, "/dev/nbd0 has lost its connection, which cannot be replaced") && strings.Contains(problems[0].Hint, "`twinbd switch`")
 	})
 	wait(t.Context(), mendRetry+mendRetry/2)
 	if asked := alpha.done(); !slices.Equal(asked, []string{"connect", "disconnect"}) {

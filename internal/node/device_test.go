@@ -46,7 +46,7 @@ func TestDeviceFollowsTheService(t *testing.T) {
 	l.waitFor("alpha", control.Primary)
 	alpha.until("attached", alpha.attached)
 	setup := alpha.setups[0]
-	if setup.Size != 1<<20 || setup.BlockSize != 4096 || setup.Flags != nbd.KernelFlags || len(setup.Sockets) != connections() ||
+	if setup.Size != 1<<20 || setup.BlockSize != 4096 || setup.Flags != nbd.KernelFlags || len(setup.Sockets) != connections(alpha) ||
 		setup.Timeout != nbd.KernelTimeout || setup.DeadAfter != nbd.KernelDeadAfter || !strings.HasPrefix(setup.Backend, "twinbd:lab/data@alpha:") {
 		t.Errorf("attached with %+v", setup)
 	}
@@ -186,7 +186,7 @@ func TestDeviceIsHandedOn(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if n := len(left.Sockets["data"]); n != connections() || !slices.Equal(left.Running, []string{"pg"}) {
+				if n := len(left.Sockets["data"]); n != connections(alpha) || !slices.Equal(left.Running, []string{"pg"}) {
 					t.Fatalf("left %d connections and %q running", n, left.Running)
 				}
 				l.stop("alpha")

@@ -177,7 +177,7 @@ func (d *doctor) checkDevices(context.Context) []Finding {
 	}
 	if k, err := d.machine.driver(); err == nil && !k.Replaces() {
 		return []Finding{warned("run twinbd on Linux 4.12 or newer, in the machine's own network namespace",
-			"the nbd module is reached by ioctl only: a device is lost with any of its connections, and with the daemon")}
+			"the nbd module is reached by ioctl only: a device is lost with its connection, and with the daemon")}
 	}
 	return []Finding{good("the kernel has nbd")}
 }

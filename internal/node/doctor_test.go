@@ -278,7 +278,7 @@ func TestDoctorFinds(t *testing.T) {
 		{"nbd by ioctl", func(d *doctor) {
 			d.machine.driver = func() (deviceKernel, error) { return driverBy{netlink: false}, nil }
 		},
-			[]string{"warn device: the nbd module is reached by ioctl only: a device is lost with any of its connections, and with the daemon; hint: run twinbd on Linux 4.12"}},
+			[]string{"warn device: the nbd module is reached by ioctl only: a device is lost with its connection, and with the daemon; hint: run twinbd on Linux 4.12"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			d := patient(t, patientConfig)
