@@ -260,23 +260,7 @@ func TestDeviceUsers(t *testing.T) {
 	if got := d.Users(); got != "" {
 		t.Errorf("used by %s", got)
 	}
-	holder := exec.Command("sleep", duration())
-	file, err := os.Open(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	holder.Stdin = file
-	if err := holder.Start(); err != nil {
-		t.Fatal(err)
-	}
-	file.Close()
-	if got, want := d.Users(), fmt.Sprintf("sleep (%d)", holder.Process.Pid); got != want {
-		t.Errorf("used by %s, not %s", got, want)
-	}
-	go holder.Wait()
-	if err := d.Kill(t.Context()); err != nil {
-		t.Error(err)
-	}
+	killsUser(t, d, name)
 	if got := d.Users(); got != "" {
 		t.Errorf("still used by %s", got)
 	}
@@ -307,16 +291,24 @@ func TestPartitionUsers(t *testing.T) {
 	if out, err := exec.Command("umount", at).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	file, err := os.Open(partition)
+	killsUser(t, d, partition)
+}
+
+// killsUser holds that a process which has a file open is a user of the device, and is
+// ended with its users.
+func killsUser(t *testing.T, d Device, path string) {
+	t.Helper()
+	file, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer file.Close()
 	holder := exec.Command("sleep", duration())
 	holder.Stdin = file
 	if err := holder.Start(); err != nil {
 		t.Fatal(err)
 	}
-	file.Close()
+	file.Close() // or the test would be one itself
 	if got, want := d.Users(), fmt.Sprintf("sleep (%d)", holder.Process.Pid); got != want {
 		t.Errorf("used by %s, not %s", got, want)
 	}

@@ -112,53 +112,35 @@ func (d *device) attach(ctx context.Context, _ application.Order) error {
 	if err != nil {
 		return err
 	}
-	ours := d.ours(st)
-	if d.isWanted() && ours {
+	if d.isWanted() && d.ours(st) {
 		return nil // what it lacks mend supplies
 	}
-	inherited := ours && d.volume.service.inherited.Load()
-	mountedAt, users := "", ""
-	if !ours {
-		if mountedAt, err = application.Device(d.path).MountedAt(); err != nil {
-			return err
-		}
-		users = application.Device(d.path).Users()
-	}
-	if !ours || !inherited {
-		d.dropLeft()
-	}
-	if ours && !inherited {
-		if err := d.release(ctx, k); err != nil {
-			return err
-		}
-		ours = false
-	} else if err := d.judge(st, mountedAt, users); err != nil {
+	goesOn, err := d.claim(ctx, k, st)
+	if err != nil {
 		return err
 	}
 	if err := d.quiet(ctx); err != nil {
 		return err
 	}
-	d.mu.Lock()
-	d.wanted, d.want, d.problem, d.lost, d.frail = true, connections(k), nil, nil, !k.Replaces()
-	if ours && st.Connections > 0 {
-		d.want = st.Connections // it cannot have more than it was attached with
+	count := connections(k)
+	if goesOn && st.Connections > 0 {
+		count = st.Connections // it cannot have more than it was attached with
 	}
-	count := d.want
-	d.mu.Unlock()
+	d.expect(k, count)
 	how, blocks := "attached", nbd.KernelBlockSize
 	switch {
-	case ours && len(d.left) > 0:
+	case goesOn && len(d.left) > 0:
 		how = "goes on where the process before this one stopped"
 		count, err = len(d.left), d.adopt() // what is missing mend supplies
-	case ours:
+	case goesOn:
 		how = "attached again, as it was left by an earlier process"
 		err = d.supply(count, blocks, k.Reconfigure)
 	default:
-		if blocks, err = d.blockSize(ctx); err == nil {
-			err = d.connect(ctx, k, count, blocks)
-		}
 		if !k.Replaces() {
 			how = attachedByIoctl
+		}
+		if blocks, err = d.blockSize(ctx); err == nil {
+			err = d.connect(ctx, k, count, blocks)
 		}
 	}
 	if err != nil {
@@ -168,11 +150,29 @@ func (d *device) attach(ctx context.Context, _ application.Order) error {
 	if err := k.Node(d.index); err != nil {
 		d.log.Warn("no file for the device", "error", err)
 	}
-	if !ours {
+	if !goesOn {
 		d.findPartitions(ctx)
 	}
 	d.log.Info(how, "connections", count, "blocks", blocks, "queue", strings.Join(k.Tune(d.index), ", "))
 	return nil
+}
+
+// claim makes sure that nobody else has the device. It reports whether the device is
+// attached and goes on, as an earlier process has left it.
+func (d *device) claim(ctx context.Context, k deviceKernel, st nbd.DeviceState) (goesOn bool, err error) {
+	switch {
+	case d.ours(st) && d.volume.service.inherited.Load():
+		return true, d.judge(st, "", "")
+	case d.ours(st):
+		d.dropLeft()
+		return false, d.release(ctx, k)
+	}
+	mountedAt, err := application.Device(d.path).MountedAt()
+	if err != nil {
+		return false, err
+	}
+	d.dropLeft()
+	return false, d.judge(st, mountedAt, application.Device(d.path).Users())
 }
 
 // findPartitions waits a little, for the steps after this one may be about partitions.
@@ -343,6 +343,13 @@ func (d *device) lacks() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.wanted && d.alive < d.want && d.ending == 0 && d.volume.status.Load().Primary
+}
+
+// expect: this process keeps the device attached, with so many connections.
+func (d *device) expect(k deviceKernel, count int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.wanted, d.want, d.problem, d.lost, d.frail = true, count, nil, nil, !k.Replaces()
 }
 
 // forget: this process does not keep the device attached any more.

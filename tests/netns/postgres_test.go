@@ -5,7 +5,6 @@
 package netns
 
 import (
-	"bytes"
 	"context"
 	"flag"
 	"fmt"
@@ -14,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -56,19 +54,19 @@ func TestPostgres(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, seed))
-	l := c.newLedger(t)
+	rows := harness.NewRows(t, patience, c.ask)
 	primary := c.alpha
-	l.waitMore(t, 0)
+	rows.WaitMore(t, 2*patience, 0)
 	for range *failovers {
-		from := l.committed()
+		from := rows.Committed()
 		next := c.other(primary)
 		began := time.Now()
 		what := c.misfortune(t, random, primary)
-		l.waitMore(t, from)
+		rows.WaitMore(t, 2*patience, from)
 		t.Logf("%s of %s: committed again after %v", what.name, primary.name, time.Since(began).Round(10*time.Millisecond))
 		what.repair(primary, t)
 		c.waitPair(t, next)
-		l.compare(t)
+		rows.Compare(t, patience)
 		primary = next
 	}
 	c.waitCalm(t)
@@ -146,88 +144,11 @@ func (c *cluster) sweep(t testing.TB, script string) {
 	}
 }
 
-// ledger is what the client knows to be committed.
-type ledger struct {
-	cluster *cluster
-
-	mu   sync.Mutex
-	rows []int
-}
-
-// newLedger makes the table, and a client that inserts rows until the end of the
-// test.
-func (c *cluster) newLedger(t testing.TB) *ledger {
-	t.Helper()
-	l := &ledger{cluster: c}
-	ctx, stop := context.WithCancel(context.Background())
-	harness.WaitFor(t, "a table", patience, func() error {
-		_, err := l.query(ctx, "create table ledger (id int primary key)")
-		return err
-	})
-	var working sync.WaitGroup
-	working.Go(func() {
-		for id := 1; ctx.Err() == nil; id++ {
-			if _, err := l.query(ctx, fmt.Sprintf("insert into ledger values (%d)", id)); err == nil {
-				l.mu.Lock()
-				l.rows = append(l.rows, id)
-				l.mu.Unlock()
-			}
-		}
-	})
-	t.Cleanup(func() {
-		stop()
-		working.Wait()
-		t.Logf("%d rows committed", l.committed())
-	})
-	return l
-}
-
-// query asks PostgreSQL at the virtual address, from the client's machine.
-func (l *ledger) query(ctx context.Context, text string) (string, error) {
+// ask asks PostgreSQL at the virtual address, from the client's machine.
+func (c *cluster) ask(ctx context.Context, text string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "psql", "--no-psqlrc", "-qAt", "-h", virtual.String(), "-U", "postgres", "-c", text)
 	cmd.Env = append(os.Environ(), "PGCONNECT_TIMEOUT=2")
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := l.cluster.client.do(cmd.Start); err != nil {
-		return "", err
-	}
-	if err := cmd.Wait(); err != nil {
-		return "", fmt.Errorf("%w: %s", err, stderr.String())
-	}
-	return stdout.String(), nil
-}
-
-func (l *ledger) committed() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.rows)
-}
-
-// waitMore waits until rows were committed after a moment.
-func (l *ledger) waitMore(t testing.TB, than int) {
-	t.Helper()
-	harness.WaitFor(t, "rows to be committed", 2*patience, func() error {
-		if n := l.committed(); n < than+3 { // two may have been on the way
-			return fmt.Errorf("%d are", n)
-		}
-		return nil
-	})
-}
-
-// compare holds that all rows that were committed by now are there.
-func (l *ledger) compare(t testing.TB) {
-	t.Helper()
-	l.mu.Lock()
-	rows := l.rows[:len(l.rows):len(l.rows)]
-	l.mu.Unlock()
-	var text string
-	harness.WaitFor(t, "the table to be read", patience, func() (err error) {
-		text, err = l.query(t.Context(), "select id from ledger")
-		return err
-	})
-	if missing := harness.MissingRows(text, rows); missing > 0 {
-		t.Fatalf("%d of %d committed rows are gone", missing, len(rows))
-	}
+	return harness.Ask(cmd, func(cmd *exec.Cmd) error { return c.client.do(cmd.Start) })
 }

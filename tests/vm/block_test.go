@@ -5,10 +5,8 @@
 package vm
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"syscall"
@@ -138,7 +136,7 @@ func (c *cluster) moduleAnew(t *testing.T) {
 	}
 	c.alpha.must(t, "twinbd", "start", serviceName, "--all")
 	serves := c.waitServing(t)
-	heard, timeouts := serves.heard(t), serves.timeouts(t)
+	heard, timeouts := serves.logged(t, gaveUp), serves.timeouts(t)
 	serves.daemon.signal(t, syscall.SIGSTOP)
 	waits := serves.start(t, nil, nil, "dd", "if=/dev/zero", "of=/dev/nbd0", "bs=4096", "count=1", "oflag=direct", "status=none")
 	harness.WaitFor(t, "the kernel to give a connection up", patience, func() error {
@@ -152,22 +150,12 @@ func (c *cluster) moduleAnew(t *testing.T) {
 		t.Errorf("what waited for the daemon: %s, %v", out, err)
 	}
 	harness.WaitFor(t, "the daemon to hear of that", patience, func() error {
-		if serves.heard(t) == heard {
+		if serves.logged(t, gaveUp) == heard {
 			return errors.New("it has not")
 		}
 		return nil
 	})
 	c.waitPair(t, serves)
-}
-
-// heard is how often the daemon has heard that a connection died, as its log has it.
-func (n *node) heard(t testing.TB) int {
-	t.Helper()
-	text, err := os.ReadFile(n.path("twinbd.log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return bytes.Count(text, []byte("the kernel has given a connection up"))
 }
 
 // timeouts is how often the kernel has waited too long for an answer.

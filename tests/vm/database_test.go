@@ -5,8 +5,10 @@
 package vm
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"syscall"
@@ -50,24 +52,35 @@ func (d database) show(t *testing.T) {
 	o.files = files{program: {script, 0o755}}
 	c := newMounted(t, o, d.fill)
 	serves := c.waitServing(t)
-	rows := c.newRows(t, d)
+	rows := harness.NewRows(t, patience, d.askOf(c))
 	serves.shell(t, d.prepare)
 	load := serves.start(t, nil, nil, "sh", "-euc", d.load)
-	rows.keepOn(t, serves)
+	c.keepOn(t, rows, serves)
 	if out, err := load.wait(2 * patience); err != nil || out.Code != 0 {
 		t.Errorf("what ran meanwhile: %s, %v", out, err)
 	} else {
 		t.Logf("what ran meanwhile:\n%s", out.Stdout)
 	}
-	serves = rows.move(t, serves)
-	rows.halt()
+	serves = c.move(t, rows, serves)
+	rows.Halt()
 	serves.shell(t, d.sound)
 	c.checkFiles(t)
 }
 
+// askOf asks the database of a cluster, at the virtual address.
+func (d database) askOf(c *cluster) harness.Database {
+	return func(ctx context.Context, text string) (string, error) {
+		ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, d.client[0], append(d.client[1:len(d.client):len(d.client)], text)...)
+		cmd.Env = append(os.Environ(), d.clientEnv...)
+		return harness.Ask(cmd, c.outside.start)
+	}
+}
+
 // keepOn has the daemon replaced, and killed: the service stays where it is, and no
 // transaction fails.
-func (r *rows) keepOn(t testing.TB, serves *node) {
+func (c *cluster) keepOn(t testing.TB, rows *harness.Rows, serves *node) {
 	t.Helper()
 	for _, way := range []struct {
 		name string
@@ -76,23 +89,23 @@ func (r *rows) keepOn(t testing.TB, serves *node) {
 		{"the daemon is replaced", (*node).replaceDaemon},
 		{"the daemon is killed", (*node).killDaemon},
 	} {
-		failed, fault := r.failures(), time.Now()
+		before, _ := rows.Failed()
+		fault := time.Now()
 		way.do(serves, t)
-		r.waitMore(t, r.count())
-		r.cluster.waitPair(t, serves)
-		from, to := r.gapSince(fault)
+		rows.WaitMore(t, 3*patience, rows.Committed())
+		c.waitPair(t, serves)
+		from, to := rows.Gap(fault)
 		t.Logf("%s: nothing was committed for %v at most", way.name, to.Sub(from).Round(10*time.Millisecond))
-		if n := r.failures() - failed; n > 0 {
-			t.Errorf("%s, and %d transactions fail: %s", way.name, n, r.lastFailure())
+		if n, why := rows.Failed(); n > before {
+			t.Errorf("%s, and %d transactions fail: %v", way.name, n-before, why)
 		}
-		r.compare(t)
+		rows.Compare(t, patience)
 	}
 }
 
 // move has the service leave its node in each way, and returns where it is at last.
-func (r *rows) move(t testing.TB, serves *node) *node {
+func (c *cluster) move(t testing.TB, rows *harness.Rows, serves *node) *node {
 	t.Helper()
-	c := r.cluster
 	nothing := func(*node, testing.TB) {}
 	var took timetable
 	for _, way := range []struct {
@@ -109,12 +122,12 @@ func (r *rows) move(t testing.TB, serves *node) *node {
 		fault := time.Now()
 		way.leave(serves, t)
 		harness.WaitFor(t, next.name+" to serve", 2*patience, func() error { return next.serving(t) })
-		r.waitMore(t, r.count())
-		from, to := r.gapSince(fault)
+		rows.WaitMore(t, 3*patience, rows.Committed())
+		from, to := rows.Gap(fault)
 		took.add(way.name, to.Sub(from), next.partsUp(t, since, from, to))
 		way.mend(serves, t)
 		c.waitPair(t, next)
-		r.compare(t)
+		rows.Compare(t, patience)
 		serves = next
 	}
 	t.Logf("without a commit, in its parts:\n%s", took.String())
