@@ -15,6 +15,7 @@ type job struct {
 	next   *job
 	task   *block.Task   // nil for write-back
 	disk   block.Disk    // on which
+	handed time.Duration // when it was handed over, if to an idle crew; else 0
 	since  time.Duration // when a worker took it
 	took   time.Duration // how long the disk needed
 	mark   int64         // Flush: bytes that had been written before it

@@ -30,7 +30,7 @@ const (
 // DiskOptions says how Disks behaves. The zero value means the defaults.
 type DiskOptions struct {
 	Workers       int           // goroutines for the data disk, besides the one that syncs
-	SlowAfter     time.Duration // an inline write that took longer sends all writes to the workers
+	SlowAfter     time.Duration // an inline write that took longer, and than some hand-overs, sends all writes to the workers
 	UnsyncedLimit int64         // bytes; so does this much written and not synced
 	Writeback     int64         // bytes written after which write-back may begin early, see policy.go
 	HangAfter     time.Duration // how long Close waits for a disk that does not answer
@@ -283,6 +283,9 @@ func (d *Disks) deliver() int {
 // settle takes a job back from a worker.
 func (d *Disks) settle(j *job) {
 	d.handed--
+	if j.handed > 0 {
+		d.policy.passed(d.clock() - j.handed - j.took)
+	}
 	if j.task == nil {
 		d.policy.writingBack = false
 	} else {

@@ -155,8 +155,12 @@ func (d *Disks) finish(t *block.Task) {
 
 // hand gives a task to workers.
 func (d *Disks) hand(c *crew, disk block.Disk, t *block.Task) {
+	idle := d.handed == 0
 	j := d.newJob(disk)
 	j.task, j.mark = t, d.policy.written
+	if idle {
+		j.handed = d.clock()
+	}
 	if t.Op == block.Flush && t.Target == block.Data {
 		j.ranges, d.policy.bulk = d.policy.bulk, j.ranges
 	}

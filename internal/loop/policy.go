@@ -12,6 +12,7 @@ import (
 
 const (
 	quickInARow = 32  // quick writes by workers that call a slow disk quick again
+	handOvers   = 8   // an inline write that takes no longer than so many hand-overs is not slow
 	keptRanges  = 256 // bulk writes remembered until the next flush; more is only advice lost
 )
 
@@ -25,6 +26,8 @@ type policy struct {
 	slowAfter time.Duration
 	unsyncedLimit,
 	writeback int64
+
+	handOver time.Duration // what it takes to have a worker do something, see passed; 0: not known
 
 	slow      bool
 	inARow    int  // quick writes by workers
@@ -51,9 +54,32 @@ func newPolicy(o *DiskOptions, log *slog.Logger) policy {
 // quick says that writes may be done inline.
 func (p *policy) quick() bool { return !p.slow && p.written-p.synced < p.unsyncedLimit }
 
+// dearHandOver is the most that a hand-over is taken for: the disk may be what is slow.
+const dearHandOver = 4 * time.Millisecond
+
+// passed learns what a hand-over to an idle crew and back took, without what the disk
+// did. It is 10 to 15 µs where processors are free, and milliseconds where they are not,
+// or are emulated: there a worker costs more than it saves, and a write takes long
+// because it is computed, not because it waits. The quickest one lately counts, for all
+// else that could happen meanwhile only adds to it.
+func (p *policy) passed(took time.Duration) {
+	switch {
+	case p.handOver == 0 || took < p.handOver:
+		p.handOver = took
+	default:
+		p.handOver += (took - p.handOver) / 16
+	}
+	p.handOver = min(p.handOver, dearHandOver)
+}
+
+// tooLong says that what took so long is better done by a worker.
+func (p *policy) tooLong(took time.Duration) bool {
+	return took > max(p.slowAfter, handOvers*p.handOver)
+}
+
 // judgeInline learns from an inline write.
 func (p *policy) judgeInline(took time.Duration) {
-	if took > p.slowAfter && !p.slow {
+	if p.tooLong(took) && !p.slow {
 		p.slow, p.inARow = true, 0
 		p.log.Debug("disk is slow, writes go to workers", "took", took)
 	}
@@ -61,7 +87,7 @@ func (p *policy) judgeInline(took time.Duration) {
 
 // judgeWorker learns from a write that a worker did.
 func (p *policy) judgeWorker(took time.Duration) {
-	if took > p.slowAfter {
+	if p.tooLong(took) {
 		p.inARow = 0
 		return
 	}
@@ -103,7 +129,7 @@ func (p *policy) remember(x extent) {
 
 // flushed learns from a flush before which mark bytes had been written.
 func (p *policy) flushed(t *block.Task, mark int64, took time.Duration) {
-	p.syncQuick = took <= p.slowAfter
+	p.syncQuick = !p.tooLong(took)
 	if t.Err != nil {
 		return
 	}

@@ -62,3 +62,34 @@ func TestFlushTakesDirty(t *testing.T) {
 		t.Error("what was written during the flush, or before one that failed, does not count")
 	}
 }
+
+// TestSlowIsMeasuredInHandOvers: where a hand-over is dear, as on a busy machine, a
+// write that takes as long as some is not slow; what a slow disk adds to one changes
+// little.
+func TestSlowIsMeasuredInHandOvers(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		passed []time.Duration
+		want   time.Duration // after which a write is slow
+	}{
+		{"nothing is known", nil, time.Millisecond},
+		{"free processors", []time.Duration{15 * time.Microsecond}, time.Millisecond},
+		{"busy processors", []time.Duration{2 * time.Millisecond}, 16 * time.Millisecond},
+		{"the quickest counts", []time.Duration{time.Hour, time.Millisecond}, 8 * time.Millisecond},
+		{"it grows slowly", []time.Duration{time.Millisecond, 3 * time.Millisecond}, 9 * time.Millisecond},
+		{"and not for ever", []time.Duration{time.Minute, time.Hour}, 32 * time.Millisecond},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := newPolicy(&DiskOptions{SlowAfter: time.Millisecond}, slog.New(slog.DiscardHandler))
+			for _, took := range c.passed {
+				p.passed(took)
+			}
+			if p.judgeInline(c.want); p.slow {
+				t.Errorf("a write that took %v is slow", c.want)
+			}
+			if p.judgeInline(c.want + 1); !p.slow {
+				t.Errorf("a write that took more than %v is not slow", c.want)
+			}
+		})
+	}
+}
