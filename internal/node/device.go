@@ -36,7 +36,7 @@ type device struct {
 	backend string // what the kernel is told of who attaches; the same after a restart
 	open    func() (deviceKernel, error)
 
-	ends map[*nbd.Session]*os.File // of connections that are served; the loop's
+	ends []*deviceEnd // of connections that are served, in the order in which the kernel got them; the loop's
 
 	turn sync.Mutex    // held by whoever changes the attachment
 	left []*os.File    // connections of the process before this one, still to be served; under turn
@@ -60,6 +60,8 @@ const (
 	mendPause      = 50 * time.Millisecond
 	mendRetry      = time.Second
 	watchRetry     = 5 * time.Second
+
+	mostConnections = 4
 )
 
 // connections is how many a device gets: each has a queue and a lock of its own
@@ -69,7 +71,7 @@ func connections(k deviceKernel) int {
 	if !k.Replaces() {
 		return 1
 	}
-	return min(4, max(2, runtime.NumCPU()))
+	return min(mostConnections, max(2, runtime.NumCPU()))
 }
 
 // newDevice returns the volume's device on this node, nil when none is configured.
@@ -86,7 +88,7 @@ func newDevice(v *volume) (*device, error) {
 	return &device{
 		volume: v, log: v.log.With("device", path), path: path, index: index, open: n.devices,
 		backend: fmt.Sprintf("twinbd:%s/%s@%s:%s", n.cfg.Cluster, v.cfg.Name, n.self.Name, n.self.State),
-		ends:    make(map[*nbd.Session]*os.File), bell: make(chan struct{}, 1),
+		bell:    make(chan struct{}, 1),
 	}, nil
 }
 
@@ -265,15 +267,21 @@ func (d *device) dropLeft() {
 	d.left = nil
 }
 
-// run replaces connections that die, until ctx ends.
+// run replaces connections that die, and has the kernel read all, until ctx ends.
 func (d *device) run(ctx context.Context) error {
 	go d.listen(ctx)
-	retry := time.NewTicker(mendRetry)
+	retry, read := time.NewTicker(mendRetry), time.NewTicker(readEvery)
 	defer retry.Stop()
+	defer read.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-read.C:
+			if d.isWanted() {
+				d.volume.loop.Post(d.freeReader)
+			}
+			continue
 		case <-d.bell:
 		case <-retry.C:
 		}

@@ -35,6 +35,7 @@ type fakeDriver struct {
 	opened bool // somebody keeps it open
 	glance bool // somebody opens it at the moment it is to be attached
 	ioctl  bool // it is reached that way
+	busy   bool // one thread reads all that it is attached with, each to its end
 	ends   []*fakeEnd
 	asked  []string
 	lost   func(int)
@@ -95,6 +96,11 @@ func (d *fakeDriver) Connect(s nbd.Setup) error {
 	for _, fd := range s.Sockets {
 		d.ends = append(d.ends, d.take(fd))
 	}
+	if d.busy {
+		go d.rescue(slices.Clone(d.ends))
+	} else {
+		d.readEach(d.ends)
+	}
 	d.state = nbd.DeviceState{
 		There: true, Used: true, Attached: true, Backend: s.Backend, PID: os.Getpid(), Size: s.Size, Connections: len(s.Sockets),
 	}
@@ -113,6 +119,7 @@ func (d *fakeDriver) Reconfigure(s nbd.Setup) error {
 	for i, e := range d.ends {
 		if e.dead && len(fds) > 0 {
 			d.ends[i], fds = d.take(fds[0]), fds[1:]
+			d.readEach(d.ends[i : i+1])
 		}
 	}
 	return nil
@@ -132,9 +139,30 @@ func (d *fakeDriver) take(fd int) *fakeEnd {
 		d.t.Error(err)
 		return &fakeEnd{dead: true}
 	}
-	e := &fakeEnd{conn: conn, replies: make(chan block.Status, 1), data: make(chan []byte, 1)}
-	go d.receive(e)
-	return e
+	return &fakeEnd{conn: conn, replies: make(chan block.Status, 1), data: make(chan []byte, 1)}
+}
+
+// readEach reads each connection on a thread of its own.
+func (d *fakeDriver) readEach(ends []*fakeEnd) {
+	for _, e := range ends {
+		if !e.dead {
+			go d.receive(e)
+		}
+	}
+}
+
+// rescue reads one connection after the other, as the kernel's rescuer does.
+func (d *fakeDriver) rescue(ends []*fakeEnd) {
+	for _, e := range ends {
+		d.receive(e)
+	}
+}
+
+// stayBusy has that happen.
+func (d *fakeDriver) stayBusy() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.busy = true
 }
 
 func (d *fakeDriver) receive(e *fakeEnd) {
@@ -223,33 +251,42 @@ func (d *fakeDriver) request(op block.Op, offset int64, p []byte) error {
 		if err != nil {
 			return err
 		}
-		record := make([]byte, block.RecordHeader)
-		d.mu.Lock()
-		e.reading = 0
-		if op == block.Read {
-			e.reading = len(p)
+		if err := d.requestOn(e, op, offset, p); !errors.Is(err, errDead) {
+			return err
 		}
-		d.mu.Unlock()
-		block.PutRecord(record, op, 0, 1, offset, int64(len(p)))
-		if op == block.Write {
-			record = append(record, p...)
-		}
-		if _, err := e.conn.Write(record); err != nil {
-			d.kill(e)
-			continue
-		}
-		status, ok := <-e.replies
-		if !ok {
-			continue
-		}
-		if status != block.OK {
-			return fmt.Errorf("%v at %d: %w", op, offset, status)
-		}
-		if data := <-e.data; op == block.Read {
-			copy(p, data)
-		}
-		return nil
 	}
+}
+
+var errDead = errors.New("the connection has died")
+
+// requestOn sends a request on a connection.
+func (d *fakeDriver) requestOn(e *fakeEnd, op block.Op, offset int64, p []byte) error {
+	record := make([]byte, block.RecordHeader)
+	d.mu.Lock()
+	e.reading = 0
+	if op == block.Read {
+		e.reading = len(p)
+	}
+	d.mu.Unlock()
+	block.PutRecord(record, op, 0, 1, offset, int64(len(p)))
+	if op == block.Write {
+		record = append(record, p...)
+	}
+	if _, err := e.conn.Write(record); err != nil {
+		d.kill(e)
+		return errDead
+	}
+	status, ok := <-e.replies
+	if !ok {
+		return errDead
+	}
+	if status != block.OK {
+		return fmt.Errorf("%v at %d: %w", op, offset, status)
+	}
+	if data := <-e.data; op == block.Read {
+		copy(p, data)
+	}
+	return nil
 }
 
 func (d *fakeDriver) living() (*fakeEnd, error) {

@@ -54,3 +54,17 @@ func visit(ctx context.Context, what, path string, do func(*os.File) error) erro
 		return fmt.Errorf("%s %s: %w", what, path, context.Cause(ctx))
 	}
 }
+
+// unread is how much of what was sent through a local socket its other side has not
+// read: in bytes, with what the kernel needs to keep them; 0 where that is not known.
+func unread(f *os.File) (bytes int) {
+	raw, err := f.SyscallConn()
+	if err == nil {
+		// Not by Fd, which would make the loop's duplicate wait.
+		err = raw.Control(func(fd uintptr) { bytes, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
+	}
+	if err != nil {
+		return 0
+	}
+	return bytes
+}

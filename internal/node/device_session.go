@@ -6,10 +6,21 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 
 	"github.com/twinbd/twinbd/internal/loop"
 	"github.com/twinbd/twinbd/nbd"
 )
+
+// deviceEnd is our end of a connection with the kernel.
+type deviceEnd struct {
+	session *nbd.Session
+	port    *loop.Port
+	file    *os.File // beside the loop's duplicate
+
+	progress progress // see device_reader.go
+	same     int      // looks in a row that found it
+}
 
 // kernelStream is a session with the kernel: it says when its connection ends,
 // which may be long before its last request does.
@@ -77,7 +88,7 @@ func (d *device) enter(n *nbd.Negotiated, ours *os.File) {
 		d.ended(-1, 0)
 		return
 	}
-	d.ends[session] = ours
+	d.ends = append(d.ends, &deviceEnd{session: session, port: port, file: ours})
 	port.Distrust() // what the kernel gave up it sends again elsewhere
 	port.Gate(v.lease.holds)
 	v.sessions[session] = port
@@ -95,8 +106,16 @@ func (d *device) ended(alive, ending int) {
 // closeEnd lets the kernel see that the connection has ended, unless it has been
 // handed on. Loop's thread only.
 func (d *device) closeEnd(session *nbd.Session) {
-	if end := d.ends[session]; end != nil {
-		end.Close()
-		delete(d.ends, session)
-	}
+	d.ends = slices.DeleteFunc(d.ends, func(e *deviceEnd) bool {
+		if e.session != session {
+			return false
+		}
+		e.file.Close()
+		return true
+	})
+}
+
+// serves reports whether a session is with the kernel. d may be nil. Loop's thread only.
+func (d *device) serves(session *nbd.Session) bool {
+	return d != nil && slices.ContainsFunc(d.ends, func(e *deviceEnd) bool { return e.session == session })
 }

@@ -122,6 +122,52 @@ func TestDeviceWaitsForWhatIsUnderWay(t *testing.T) {
 	mustRequest(t, alpha, block.Write, 0, pattern(1))
 }
 
+// Where one thread of the kernel's has all connections to read, and does not come to the
+// last, that is read all the same, long before the kernel would give it up.
+func TestDeviceIsReadByOneThread(t *testing.T) {
+	l, alpha, _ := deviceLab(t, "normal")
+	alpha.stayBusy()
+	l.prim("alpha")
+	alpha.until("attached", alpha.attached)
+	count := connections(alpha)
+	began := time.Now()
+	if err := alpha.requestOn(alpha.ends[count-1], block.Write, 0, pattern(1)); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("answered after %v", time.Since(began))
+	alpha.until("all connections there again", func() bool {
+		return !slices.ContainsFunc(alpha.ends, func(e *fakeEnd) bool { return e.dead })
+	})
+	if asked := alpha.done(); asked[0] != "connect" || len(asked) != count {
+		t.Errorf("asked %v; want each connection but the last replaced once", asked)
+	}
+}
+
+// A connection whose answers stay unread for another reason costs each of the others at
+// most once, and one whose answers are read costs none.
+func TestOverlooked(t *testing.T) {
+	var e deviceEnd
+	count := func(looks int) (overlooked int) {
+		e.same = 0
+		for range looks {
+			if e.same++; e.overlooked() {
+				overlooked++
+			}
+		}
+		return overlooked
+	}
+	if n := count(1000); n != 0 {
+		t.Errorf("overlooked %d times with nothing unread", n)
+	}
+	e.progress.unread = 1
+	if n := count(readPatience - 1); n != 0 {
+		t.Errorf("overlooked %d times before it was patient", n)
+	}
+	if n := count(1000); n != mostConnections-1 {
+		t.Errorf("overlooked %d times, want %d", n, mostConnections-1)
+	}
+}
+
 // leaveAttached makes a device look as a process leaves it that is killed: the
 // kernel holds it, without a connection that lives.
 func leaveAttached(l *lab, d *fakeDriver, name string) {

@@ -175,7 +175,7 @@ func (v *volume) rest(ctx context.Context) {
 // cutOffClients ends connections that are not the kernel's, and not at rest.
 func (v *volume) cutOffClients() {
 	for session, port := range v.sessions {
-		if (v.device == nil || v.device.ends[session] == nil) && v.resting && !session.Resting() {
+		if !v.device.serves(session) && v.resting && !session.Resting() {
 			port.Close()
 		}
 	}
@@ -209,10 +209,10 @@ func (n *Node) layDown(ctx context.Context) error {
 // giveEnds gives up the connections with the kernel without closing them. Loop's
 // thread only.
 func (d *device) giveEnds() (ends []*os.File) {
-	for session, end := range d.ends {
-		ends = append(ends, end)
-		delete(d.ends, session)
+	for _, e := range d.ends {
+		ends = append(ends, e.file)
 	}
+	d.ends = nil
 	slices.SortFunc(ends, func(a, b *os.File) int { return int(a.Fd()) - int(b.Fd()) })
 	return ends
 }

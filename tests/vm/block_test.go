@@ -189,3 +189,18 @@ func (c *cluster) moduleMeanwhile(t *testing.T) {
 		t.Errorf("the kernel of %s:\n%s", serves.name, said)
 	}
 }
+
+// TestAttachOnABusyMachine: a kernel that is slow to make workers may have one read all
+// connections, which it then does not. Whoever takes the service over does not wait for
+// the kernel's limit because of that.
+func TestAttachOnABusyMachine(t *testing.T) {
+	c := newCluster(t, options{size: 8 << 20, volume: deviceLine, pace: `{ heartbeat = "1s", timeout = "20s" }`})
+	c.beta.shell(t, "for i in $(seq 16); do (while :; do :; done) & done")
+	c.alpha.must(t, "twinbd", "switch", serviceName)
+	// Each processor has a connection of its own.
+	c.beta.shell(t, "for i in 0 1; do taskset -c $i dd if=/dev/nbd0 of=/dev/null bs=4096 count=1 skip=$i iflag=direct status=none; done")
+	t.Logf("connections that were ended so that others are read: %d", c.beta.logged(t, "another is ended"))
+	if n := c.beta.timeouts(t); n > 0 {
+		t.Errorf("the kernel has waited too long for an answer %d times", n)
+	}
+}
