@@ -7,11 +7,9 @@ package vm
 import (
 	"bytes"
 	"cmp"
-
 	"encoding/json"
 	"errors"
 	"fmt"
-
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -50,6 +48,7 @@ type options struct {
 	modules []string // of the kernel, that not every machine loads
 	files   files    // more of them, on both nodes
 	drives  []int64  // more of them, on both nodes: sizes, from /dev/vde on
+	plain   bool     // nothing is enciphered
 }
 
 // cluster is two nodes on machines of their own, and a witness and a client outside.
@@ -88,7 +87,9 @@ func newCluster(t testing.TB, o options) *cluster {
 		}
 	}
 	write(c.path("twinbd.toml"), c.config(c.path("tls")))
-	harness.MustRun(t, c.binary, "--config", c.path("twinbd.toml"), "--node", "alpha", "init")
+	if !o.plain {
+		harness.MustRun(t, c.binary, "--config", c.path("twinbd.toml"), "--node", "alpha", "init")
+	}
 	c.startWitness(t)
 	c.alpha, c.beta = c.newNode(t, "alpha", 1), c.newNode(t, "beta", 2)
 	began := time.Now()
@@ -135,7 +136,11 @@ func (c *cluster) other(n *node) *node {
 func (c *cluster) config(keys string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "cluster = \"vm\"\n\n[node.alpha]\naddress = [\"10.66.0.1:7800\"]\n\n[node.beta]\naddress = [\"10.66.0.2:7800\"]\n\n")
-	fmt.Fprintf(&b, "[witness]\naddress = [\"10.66.0.3:7801\"]\n\n[tls]\ndir = %q\n\n", keys)
+	trust := fmt.Sprintf("dir = %q", keys)
+	if c.options.plain {
+		trust = "insecure = true"
+	}
+	fmt.Fprintf(&b, "[witness]\naddress = [\"10.66.0.3:7801\"]\n\n[tls]\n%s\n\n", trust)
 	fmt.Fprintf(&b, "[service.%s]\npace = %s\nip = [\"%s/24\"]\npeer-timeout = \"20s\"\ndisk-timeout = \"30s\"\n%s\n\n", serviceName, c.options.pace, virtual, c.options.service)
 	fmt.Fprintf(&b, "[service.%s.volume.%s]\nsize = \"%dKiB\"\ndisk = \"/dev/vdc\"\n%s\n", serviceName, volumeName, c.options.size>>10, c.options.volume)
 	return b.String()

@@ -169,13 +169,15 @@ func (m *machine) waitReady(t testing.TB) {
 	case <-m.off:
 		t.Fatalf("%s went off while it started:\n%s", m.name, tail(m.path("console"), 20))
 	case <-limit.C:
-		t.Fatalf("%s did not start within %v:\n%s", m.name, patience, tail(m.path("console"), 20))
+		// Where its processors are says what it waits for.
+		t.Fatalf("%s did not start within %v:\n%s\n%s\n%s", m.name, patience, tail(m.path("console"), 20),
+			m.monitor.show("info registers -a"), m.monitor.show("info lapic"))
 	}
 }
 
 // arguments are QEMU's. The order of the disks is that of their names.
 func (m *machine) arguments() []string {
-	line := fmt.Sprintf("console=ttyS0 loglevel=5 panic=1 mitigations=off tsc=reliable random.trust_cpu=on guest.name=%s guest.address=10.66.0.%d/24", m.name, m.number)
+	line := fmt.Sprintf("console=ttyS0 loglevel=7 nokaslr panic=1 mitigations=off tsc=reliable random.trust_cpu=on guest.name=%s guest.address=10.66.0.%d/24", m.name, m.number)
 	args := []string{
 		"-machine", "q35,usb=off,graphics=off", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "640",
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-vga", "none",

@@ -29,26 +29,49 @@ func newMonitor(conn net.Conn) (*monitor, error) {
 
 // do carries out a command without arguments.
 func (q *monitor) do(command string) error {
-	if err := q.conn.SetDeadline(time.Now().Add(patience)); err != nil {
-		return err
+	_, err := q.execute(command, nil)
+	return err
+}
+
+// show is what a command for humans prints.
+func (q *monitor) show(command string) string {
+	answer, err := q.execute("human-monitor-command", map[string]string{"command-line": command})
+	if err != nil {
+		return err.Error()
 	}
-	if err := json.NewEncoder(q.conn).Encode(map[string]string{"execute": command}); err != nil {
-		return err
+	var text string
+	if err := json.Unmarshal(answer, &text); err != nil {
+		return err.Error()
+	}
+	return text
+}
+
+func (q *monitor) execute(command string, arguments map[string]string) (json.RawMessage, error) {
+	if err := q.conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		return nil, err
+	}
+	request := map[string]any{"execute": command}
+	if arguments != nil {
+		request["arguments"] = arguments
+	}
+	if err := json.NewEncoder(q.conn).Encode(request); err != nil {
+		return nil, err
 	}
 	for {
 		var answer struct {
-			Event string
-			Error struct{ Desc string }
+			Event  string
+			Return json.RawMessage
+			Error  struct{ Desc string }
 		}
 		if err := q.in.Decode(&answer); err != nil {
-			return fmt.Errorf("%s: %w", command, err)
+			return nil, fmt.Errorf("%s: %w", command, err)
 		}
 		switch {
 		case answer.Event != "": // of something else
 		case answer.Error.Desc != "":
-			return errors.New(command + ": " + answer.Error.Desc)
+			return nil, errors.New(command + ": " + answer.Error.Desc)
 		default:
-			return nil
+			return answer.Return, nil
 		}
 	}
 }

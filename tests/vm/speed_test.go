@@ -17,6 +17,7 @@ import (
 
 var (
 	speedRounds = flag.Int("vm.speed", 0, "rounds in which to measure twinbd beside other mirrors (`make bench-vm`)")
+	speedPlain  = flag.Bool("vm.plain", false, "twinbd without keys, as the others are: what enciphering costs under emulation")
 	speedCheck  = flag.Bool("vm.check", false, "fail where a target is missed")
 )
 
@@ -64,6 +65,7 @@ func TestSpeed(t *testing.T) {
 		size: speedSize, volume: deviceLine, modules: []string{"nbd", "drbd", "raid1"},
 		files:  files{"/etc/drbd.conf": {[]byte(drbdResource), 0o600}},
 		drives: []int64{speedSize, speedSize, speedSize, speedSize},
+		plain:  *speedPlain,
 	})
 	systems := c.systems(t)
 	s := speeds{c.alpha, make(map[string]map[string][]float64)}
