@@ -27,18 +27,22 @@ type Options struct {
 	Thin      bool   // files that take space as they are written
 	Region    string // as in the configuration
 	Intents   int
-	Pace      string // of the service, as in the configuration; by default "fast"
+	Pace      string // of the service, as in the configuration; by default defaultPace
 	Service   string // more lines for the service
 	Volume    string // more lines for each volume
 	Disk      string // path of the disks, with {node} and {volume}; by default files of the lab
 }
+
+// defaultPace is for tests that are not about takeovers: a busy machine stands still
+// for a second or two, and that is to be no takeover.
+const defaultPace = `{ heartbeat = "100ms", timeout = "4s" }`
 
 func (o *Options) complete() {
 	if len(o.Volumes) == 0 {
 		o.Volumes = []string{"data"}
 	}
 	o.Size = cmp.Or(o.Size, 32<<20)
-	o.Pace = cmp.Or(o.Pace, `"fast"`)
+	o.Pace = cmp.Or(o.Pace, defaultPace)
 }
 
 // config is the file that all processes of a lab read.

@@ -43,7 +43,7 @@ type story struct {
 // newStory makes a whole pair on drives.
 func newStory(t *testing.T, seed uint64) *story {
 	t.Helper()
-	lab := harness.NewLab(t, harness.Options{Volumes: []string{raw, files}, Size: size, Region: "64KiB", Intents: 32})
+	lab := harness.NewLab(t, harness.Options{Volumes: []string{raw, files}, Size: size, Region: "64KiB", Intents: 32, Pace: `"fast"`})
 	s := &story{t: t, lab: lab, random: rand.New(rand.NewPCG(seed, 0)), machines: make(map[*harness.Node]*machine),
 		ledger: newLedger(size), database: &database{dir: lab.Dir}}
 	t.Cleanup(s.end)

@@ -24,7 +24,7 @@ func TestFioRounds(t *testing.T) {
 	}
 	t.Logf("seed %d: repeat with -args -seed %d", seed, seed)
 	random := rand.New(rand.NewPCG(seed, 1))
-	lab := harness.NewPair(t, harness.Options{Size: size, Intents: intents, Region: "64KiB"})
+	lab := harness.NewPair(t, harness.Options{Size: size, Intents: intents, Region: "64KiB", Pace: pace})
 	fio := exec.Command("fio", "--minimal", "--ioengine=nbd", "--uri="+lab.Alpha.URI(data), "--name=rounds",
 		"--rw=randwrite", "--bs=4k", "--iodepth=16", "--size=16M", "--offset=64M", "--loops=3", "--fsync=256",
 		"--verify=crc32c", "--verify_async=1", "--verify_fatal=1", "--do_verify=1", "--randseed=7")

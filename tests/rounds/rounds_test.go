@@ -33,6 +33,7 @@ const (
 	patience = 30 * time.Second
 
 	// takeover is more than a secondary waits before it takes over, at this pace.
+	pace     = `"fast"`
 	takeover = 1500 * time.Millisecond
 
 	// mostAfterCrash is what a crash makes dirty beyond what the marks say.
@@ -55,7 +56,7 @@ func TestRounds(t *testing.T) {
 		seed = rand.Uint64()
 	}
 	t.Logf("seed %d: repeat with -args -rounds %d -seed %d", seed, *roundsFlag, seed)
-	lab := harness.NewPair(t, harness.Options{Size: size, Intents: intents, Region: "64KiB"})
+	lab := harness.NewPair(t, harness.Options{Size: size, Intents: intents, Region: "64KiB", Pace: pace})
 	s := &story{t: t, lab: lab, random: rand.New(rand.NewPCG(seed, 0)), ledger: newLedger()}
 	s.serveFrom(lab.Alpha)
 	kinds := []func() outcome{s.loseSecondary, s.losePrimary, s.loseBoth, s.loseSource}
