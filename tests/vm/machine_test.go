@@ -167,7 +167,7 @@ func (m *machine) waitReady(t testing.TB) {
 	select {
 	case <-m.console.ready:
 	case <-m.off:
-		t.Fatalf("%s went off while it started:\n%s", m.name, tail(m.path("console"), 20))
+		t.Fatalf("%s went off while it started:\n%s\n%s", m.name, tail(m.path("console"), 20), tail(m.path("qemu.log"), 20))
 	case <-limit.C:
 		// Where its processors are says what it waits for.
 		t.Fatalf("%s did not start within %v:\n%s\n%s\n%s", m.name, patience, tail(m.path("console"), 20),
@@ -177,7 +177,10 @@ func (m *machine) waitReady(t testing.TB) {
 
 // arguments are QEMU's. The order of the disks is that of their names.
 func (m *machine) arguments() []string {
-	line := fmt.Sprintf("console=ttyS0 loglevel=7 nokaslr panic=1 mitigations=off tsc=reliable random.trust_cpu=on guest.name=%s guest.address=10.66.0.%d/24", m.name, m.number)
+	// One processor until all PCI devices are set up; the init brings up the other.
+	// Machines have hung and reset themselves while addresses were given out, under
+	// QEMU 7.2, whose processors run on threads of their own.
+	line := fmt.Sprintf("maxcpus=1 console=ttyS0 loglevel=7 nokaslr panic=1 mitigations=off tsc=reliable random.trust_cpu=on guest.name=%s guest.address=10.66.0.%d/24", m.name, m.number)
 	args := []string{
 		"-machine", "q35,usb=off,graphics=off", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "640",
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-vga", "none",

@@ -30,6 +30,9 @@ func boot() error {
 	if err := loadModules(); err != nil {
 		return err
 	}
+	if err := os.WriteFile("/sys/devices/system/cpu/cpu1/online", []byte("1"), 0); err != nil {
+		return err
+	}
 	if err := awaitFile("/dev/vda"); err != nil {
 		return err
 	}
