@@ -31,9 +31,9 @@ const (
 	intents  = 16
 	region   = 64 << 10
 	patience = 30 * time.Second
+	pace     = `"fast"`
 
 	// takeover is more than a secondary waits before it takes over, at this pace.
-	pace     = `"fast"`
 	takeover = 1500 * time.Millisecond
 
 	// mostAfterCrash is what a crash makes dirty beyond what the marks say.
