@@ -6,8 +6,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"os/signal"
-	"syscall"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
@@ -21,9 +19,9 @@ func newServeCommand() *cobra.Command {
 		Use:   "serve",
 		Short: "run this node",
 		Long: `Run this node: open its disks, connect to the peer, and serve NBD clients where
-the record says so. It ends in good order at SIGINT and SIGTERM. At SIGHUP it is
-replaced by the program and the configuration that are in place then: what is
-mounted from its device and the application go on.`,
+the record says so. It ends in good order at SIGINT and SIGTERM. At SIGHUP, and when
+systemd restarts it, it is replaced by the program and the configuration that are in
+place then: what is mounted from its device and the application go on.`,
 		Example: "  twinbd serve\n  twinbd serve --node beta --log debug",
 		Args:    cobra.NoArgs,
 		RunE:    func(c *cobra.Command, _ []string) error { return runServe(c, logLevel) },
@@ -37,7 +35,7 @@ func runServe(c *cobra.Command, logLevel string) error {
 	if err := level.UnmarshalText([]byte(logLevel)); err != nil {
 		return usage{fmt.Errorf("--log %q is not debug, info, warn or error", logLevel)}
 	}
-	ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := context.WithCancel(context.WithoutCancel(c.Context())) // see obey
 	defer stop()
 	cfg, self, err := loadSelf(c)
 	if err != nil {
@@ -57,7 +55,7 @@ func runServe(c *cobra.Command, logLevel string) error {
 	if err != nil {
 		return err
 	}
-	go replaceWhenTold(ctx, c, n, log)
+	go obey(c, n, stop, log)
 	fmt.Fprintf(c.OutOrStdout(), "node %s ready, control socket %s\n", self.Name, self.ControlSocket())
 	supervisor(daemon.SdNotifyReady)
 	defer context.AfterFunc(ctx, func() { supervisor(daemon.SdNotifyStopping) })()
@@ -67,7 +65,7 @@ func runServe(c *cobra.Command, logLevel string) error {
 	}
 	err = n.Run(ctx)
 	if n.HandedOn() {
-		select {} // this process is about to be replaced, or to end: see replaceWhenTold
+		select {} // this process is about to be replaced, or to end: see obey
 	}
 	return err
 }

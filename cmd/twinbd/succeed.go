@@ -22,7 +22,8 @@ import (
 
 // A daemon that is told to be replaced becomes its own successor: the same process
 // executes the program that is in place now, which reads the configuration anew, and
-// inherits descriptors.
+// inherits descriptors. One that systemd restarts leaves them to the next process
+// instead, see keep_linux.go.
 
 // legacyVariable tells a successor what it has inherited.
 const legacyVariable = "TWINBD_LEGACY"
@@ -41,45 +42,73 @@ type inheritance struct {
 func legacy() (l *node.Legacy, stop bool, err error) {
 	text, ok := os.LookupEnv(legacyVariable)
 	if !ok {
-		return nil, false, nil
+		l, err := kept()
+		return l, false, err
 	}
 	os.Unsetenv(legacyVariable) // no child's
 	var i inheritance
 	if err := json.Unmarshal([]byte(text), &i); err != nil {
 		return nil, false, fmt.Errorf("read %s: %w; hint: only twinbd itself sets it", legacyVariable, err)
 	}
-	l = &node.Legacy{Sockets: make(map[string][]*os.File), Pipes: take(i.Pipes), Served: i.Served, Running: i.Running}
-	for volume, descriptors := range i.Sockets {
-		l.Sockets[volume] = take(descriptors)
-	}
-	return l, i.Stop, nil
+	return i.legacy(takeDescriptor), i.Stop, nil
 }
 
-// take makes files of inherited descriptors. One that is none is left out: what it was
-// for is made up for as after a crash.
-func take(descriptors []int) (files []*os.File) {
-	for _, fd := range descriptors {
-		if f, err := takeDescriptor(fd); err == nil {
-			files = append(files, f)
+// legacy makes files of the descriptors. One that take cannot make a file of is left
+// out: what it was for is made up for as after a crash.
+func (i *inheritance) legacy(take func(fd int) (*os.File, error)) *node.Legacy {
+	files := func(descriptors []int) (all []*os.File) {
+		for _, fd := range descriptors {
+			if f, err := take(fd); err == nil {
+				all = append(all, f)
+			}
 		}
+		return all
 	}
-	return files
+	l := &node.Legacy{Sockets: make(map[string][]*os.File), Pipes: files(i.Pipes), Served: i.Served, Running: i.Running}
+	for volume, descriptors := range i.Sockets {
+		l.Sockets[volume] = files(descriptors)
+	}
+	return l
 }
 
-// replaceWhenTold replaces the process whenever that is asked for, until ctx ends.
-// A successor that could not start is refused, and the node serves on.
-func replaceWhenTold(ctx context.Context, c *cobra.Command, n *node.Node, log *slog.Logger) {
-	for asked := hangups(ctx); ctx.Err() == nil; {
+// inherit is the other way round; all are the descriptors in it.
+func inherit(l *node.Legacy) (i *inheritance, all []int) {
+	i = &inheritance{Sockets: make(map[string][]int), Pipes: descriptors(l.Pipes), Served: l.Served, Running: l.Running}
+	all = slices.Clone(i.Pipes)
+	for volume, files := range l.Sockets {
+		i.Sockets[volume] = descriptors(files)
+		all = append(all, i.Sockets[volume]...)
+	}
+	return i, all
+}
+
+func (i *inheritance) marshal() []byte {
+	text, err := json.Marshal(i)
+	if err != nil {
+		panic("twinbd: marshal what a successor inherits: " + err.Error())
+	}
+	return text
+}
+
+// obey replaces the process whenever that is asked for, until it is told to end, which
+// is when the command's context ends: then it leaves what it has to the next process if
+// systemd restarts it, and else has the node stop. A successor that could not start is
+// refused, and the node serves on.
+func obey(c *cobra.Command, n *node.Node, stop func(), log *slog.Logger) {
+	told := c.Context()
+	for asked := hangups(told); ; {
 		select {
-		case <-ctx.Done():
+		case <-told.Done():
+			leaveToNext(c, n, log)
+			stop()
 			return
 		case <-asked:
 		}
-		program, err := successor(ctx, c)
+		program, err := successor(told, c)
 		if err == nil {
 			log.Info("this process is about to be replaced", "program", program)
 			supervisor(daemon.SdNotifyReloading)
-			err = replace(ctx, n, program)
+			err = replace(told, n, program)
 		}
 		if n.HandedOn() {
 			log.Error("the process that was to be replaced ends", "error", err)
@@ -112,18 +141,9 @@ func replace(ctx context.Context, n *node.Node, program string) error {
 	if err != nil {
 		return err
 	}
-	i := inheritance{Sockets: make(map[string][]int), Pipes: descriptors(l.Pipes), Served: l.Served, Running: l.Running}
-	all := slices.Clone(i.Pipes)
-	for volume, files := range l.Sockets {
-		i.Sockets[volume] = descriptors(files)
-		all = append(all, i.Sockets[volume]...)
-	}
+	i, all := inherit(l)
 	i.Stop = ctx.Err() != nil
-	text, err := json.Marshal(i)
-	if err != nil {
-		panic("twinbd: marshal what a successor inherits: " + err.Error())
-	}
-	err = become(program, append(os.Environ(), legacyVariable+"="+string(text)), all)
+	err = become(program, append(os.Environ(), legacyVariable+"="+string(i.marshal())), all)
 	runtime.KeepAlive(l) // or its files would be closed as soon as only their numbers are used
 	return err
 }
