@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -26,22 +25,6 @@ type systemd struct {
 	pid string // outside
 }
 
-// inSystemd boots a systemd that knows two units, ours and one that is nothing. None of
-// this machine's, nor what makes some, is to run: they would set the machine up anew.
-const inSystemd = `
-mount --make-rprivate /
-mount -t proc proc /proc
-mount -t tmpfs tmpfs /run
-cp -a /etc /run/etc
-mount --bind /run/etc /etc
-mkdir /run/units /run/none
-cp "$1" /run/units/twinbd.service
-printf '[Unit]\nDescription=nothing\nDefaultDependencies=no\n' >/run/units/nothing.target
-exec env -i PATH="$PATH" container=test SYSTEMD_UNIT_PATH=/run/units \
-	SYSTEMD_GENERATOR_PATH=/run/none SYSTEMD_ENVIRONMENT_GENERATOR_PATH=/run/none \
-	/lib/systemd/systemd --system --unit=nothing.target --show-status=no --log-target=console --log-level=info
-`
-
 func newSystemd(t *testing.T, unit string) *systemd {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "twinbd.service")
@@ -54,7 +37,7 @@ func newSystemd(t *testing.T, unit string) *systemd {
 	}
 	defer log.Close()
 	cmd := exec.Command("sh", "-euc", `for one in $1; do echo $$ >$one/cgroup.procs; done
-exec unshare --pid --fork --kill-child --mount --uts --ipc sh -euc "$2" sh "$3"`, "sh", strings.Join(controlGroups(t), " "), inSystemd, file)
+exec unshare --pid --fork --kill-child --mount --uts --ipc sh -euc "$2" sh "$3"`, "sh", strings.Join(controlGroups(t), " "), harness.BootSystemd, file)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
@@ -130,22 +113,6 @@ func (s *systemd) must(t *testing.T, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// directories are lines of a unit that would make some on this machine.
-var directories = regexp.MustCompile(`(?m)^\w+Directory\w*=.*\n`)
-
-// unit is that of the project, for a node of a lab.
-func unit(t *testing.T, lab *harness.Lab, n *harness.Node, log string) string {
-	text, err := os.ReadFile("../../systemd/twinbd.service")
-	if err != nil {
-		t.Fatal(err)
-	}
-	serve := fmt.Sprintf("ExecStart=%s --config %s --node %s serve\nStandardError=append:%s", harness.Binary(t), lab.ConfigFile(), n.Name, log)
-	return strings.NewReplacer(
-		"[Unit]\n", "[Unit]\nDefaultDependencies=no\n",
-		"ExecStart=/usr/local/bin/twinbd serve", serve,
-	).Replace(directories.ReplaceAllString(string(text), ""))
-}
-
 // A restart goes on where the process before it stopped: the application does not
 // notice, and the peer does not serve. A stop hands the service over, and so does a
 // restart with a configuration that could not start again.
@@ -158,7 +125,7 @@ func TestSystemd(t *testing.T) {
 		"start = [\"sh -c 'sleep 1000 & echo $! >>%s'\"]\nstop = [\"true\"]", started)})
 	lab.Alpha.Stop(t)
 	lab.Beta.WaitServing(t)
-	s := newSystemd(t, unit(t, lab, lab.Alpha, log))
+	s := newSystemd(t, harness.Unit(t, fmt.Sprintf("%s --config %s --node alpha serve", harness.Binary(t), lab.ConfigFile()), log))
 	t.Cleanup(func() {
 		if text, _ := os.ReadFile(log); t.Failed() {
 			t.Logf("alpha says:\n%s", text)
