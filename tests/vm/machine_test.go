@@ -72,7 +72,7 @@ func (m *machine) end(t testing.TB) {
 		m.cutPower(t, rand.New(rand.NewPCG(0, 0)), 0)
 	}
 	if t.Failed() {
-		t.Logf("the last of the console of %s:\n%s", m.name, tail(m.path("console"), 30))
+		t.Logf("the last of the console of %s:\n%s", m.name, tail(m.path("console"), 200))
 		if *keep != "" {
 			t.Logf("keep the logs of %s: %v", m.name, m.keep())
 		}
