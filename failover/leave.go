@@ -23,10 +23,11 @@ const (
 // departure is how far a node has come that stops serving.
 type departure struct {
 	why      leaveWhy
-	all      bool // both nodes stop: nobody takes over
-	handover bool // the peer is to serve
-	downing  bool // the application is being taken down
-	demoting bool // the volumes drain
+	all      bool          // both nodes stop: nobody takes over
+	handover bool          // the peer is to serve
+	downing  bool          // the application is being taken down, or is, and the peer is waited for
+	demoting bool          // the volumes drain
+	down     time.Duration // when the application was down; 0: it is not
 }
 
 // mayHandOver: the peer has everything, is there, and wants to serve.
@@ -77,26 +78,37 @@ func (m *Machine) whileLeaving() {
 	g := &m.going
 	switch {
 	case g.why == expelled || g.why == failed || g.demoting:
+	case g.downing && (g.down == 0 || m.rejoins()):
+		m.keepRight() // the application writes until it is down, and a pair hands over
 	case g.downing:
-		m.keepRight() // the application writes until it is down
+		g.downing, g.demoting = false, true
+		m.do(Action{Do: DoDemote})
 	}
 	if !g.downing && !g.demoting {
 		m.becomeIdle()
 	}
 }
 
+// rejoins: the peer, which was to serve, has lost its session and is there: it has
+// everything again in a moment. Who stops without it leaves nobody to serve.
+func (m *Machine) rejoins() bool {
+	b := &m.peer.beat
+	return m.going.handover && !m.data.Mirrored && m.audible() && b.Wanted == WantStart && !m.remote &&
+		m.now-m.going.down < m.set.patience()
+}
+
 // Down: the application is down, also when some step of it failed.
 func (m *Machine) Down(now time.Duration, err error) []Action {
 	m.begin(now)
 	g := &m.going
-	g.downing = false
 	m.application.state = appDown
 	if err != nil {
 		m.problem = "stop the application: " + err.Error()
 	}
-	if m.role == leaving && g.why != expelled {
-		g.demoting = true
-		m.do(Action{Do: DoDemote})
+	if g.downing && g.why != expelled {
+		g.down = m.now
+	} else {
+		g.downing = false
 	}
 	return m.end()
 }

@@ -254,6 +254,7 @@ func (c *canon) times(m *Machine, now time.Duration) {
 	c.past(m.bound, now, 2*beatEvery)
 	c.pastIf(m.refused != 0, m.refused, now, beatEvery)
 	c.pastIf(m.parted != 0, m.parted, now, leaseLast)
+	c.pastIf(m.going.downing && m.going.down != 0, m.going.down, now, patience)
 	c.pastIf(m.witness.heard, m.witness.at, now, leaseLast)
 	c.pastIf(m.pending.on, m.pending.named, now, patience)
 	if m.ask.on { // the answer renews the lease from then

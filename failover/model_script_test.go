@@ -139,6 +139,10 @@ func (w *world) play(words []string, out *bytes.Buffer) error {
 		w.nodes[place(words[1])].clock += d
 	case verb == "replace":
 		w.replace(where)
+	case verb == "linger": // told to stop; the application is slow to go down, until what is late is delivered
+		w.choose(choice{do: opStop, a: uint8(where)})
+		w.delayed(func(e *event) bool { return e.kind == evDown })
+		return nil
 	case verb == "break":
 		w.lose(alpha)
 		w.lose(beta)

@@ -19,8 +19,8 @@ var (
 
 // walkAgain are seeds that once found something. A seed leads another way once
 // there are other starts or choices, so what it found is a scenario too: H3, H5,
-// H6, H8, H9, H10. The last one found a fault of the checker's.
-var walkAgain = []uint64{3655932915013836678, 793, 2847690252868244393, 1598514004116396465, 8824753670902422937, 256503354280110109, 13151062150972871673}
+// H6, H8, H9, H10, H19. The last one found a fault of the checker's.
+var walkAgain = []uint64{3655932915013836678, 793, 2847690252868244393, 1598514004116396465, 8824753670902422937, 256503354280110109, 17000767166607182745, 13151062150972871673}
 
 // TestModelWalks goes at random where the exploration does not reach: many faults
 // in one history. It counts the kinds of transition that TestModel has not met,
