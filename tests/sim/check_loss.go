@@ -37,7 +37,7 @@ func (w *world) chosen(v *volume) {
 		return
 	}
 	o := n.peer()
-	if heard := o.keeps() && !o.process.frozen && w.reaches(alpha, beta) && w.now-w.trouble > 3*timeout; !heard {
+	if heard := o.keeps() && !o.process.still() && w.reaches(alpha, beta) && w.now-w.trouble > 3*timeout; !heard {
 		l.mayLose()
 	}
 }

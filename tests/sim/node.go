@@ -3,6 +3,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"github.com/twinbd/twinbd/failover"
@@ -145,6 +146,12 @@ func (p *process) thaw() {
 	for _, f := range held {
 		p.run(f)
 	}
+}
+
+// still reports whether the process, or what serves one of its volumes, stands still:
+// so it is not heard, or says that another may serve (rule 8).
+func (p *process) still() bool {
+	return p.frozen || slices.ContainsFunc(p.volumes[:], func(v *volume) bool { return v.hanging })
 }
 
 // run does something in the process, or when it goes on.

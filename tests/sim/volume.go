@@ -130,12 +130,14 @@ func (v *volume) tick() {
 func (v *volume) hang(d time.Duration) {
 	w := v.process.node.world
 	v.hanging, v.hungAt = true, v.process.node.clock()
+	w.trouble = w.now
 	w.say("%s hangs", v.store)
 	w.after(d, func() { v.process.run(v.unhang) })
 }
 
 func (v *volume) unhang() {
-	v.hanging = false
+	w := v.process.node.world
+	v.hanging, w.trouble = false, w.now
 	held := v.held
 	v.held = nil
 	for _, f := range held {

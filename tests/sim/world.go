@@ -48,7 +48,7 @@ type world struct {
 
 	calm    bool // clients ask for nothing
 	seen    record
-	trouble time.Duration // when a line was last cut or mended, or a node frozen or let go on
+	trouble time.Duration // when a line was last cut or mended, or a node or a volume stood still or went on
 	excused int           // lies of a disk that cost something, and may
 
 	hash  uint64
