@@ -292,19 +292,24 @@ func (c *cluster) waitPair(t testing.TB, primary *node) {
 // waitHealed waits until one node serves and the other follows, whichever it is.
 func (c *cluster) waitHealed(t testing.TB) (primary *node) {
 	t.Helper()
-	harness.WaitFor(t, "a pair", 2*patience, func() error {
-		var errs []error
-		for _, n := range c.nodes() {
-			err := errors.Join(n.is(control.Primary), c.other(n).is(control.Secondary))
-			if err == nil {
-				primary = n
-				return nil
-			}
-			errs = append(errs, err)
-		}
-		return errs[0]
+	harness.WaitFor(t, "a pair", 2*patience, func() (err error) {
+		primary, err = c.pair()
+		return err
 	})
 	return primary
+}
+
+// pair is the node that serves, when the other follows.
+func (c *cluster) pair() (primary *node, err error) {
+	var errs []error
+	for _, n := range c.nodes() {
+		err := errors.Join(n.is(control.Primary), c.other(n).is(control.Secondary))
+		if err == nil {
+			return n, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errs[0]
 }
 
 func (n *node) is(state control.State) error {

@@ -168,11 +168,32 @@ func (k *client) waitServed(t testing.TB, n *node, since time.Duration) (at time
 		}
 		return fmt.Errorf("%s is %s (%s): %s %s", n.name, s.State, s.Colour, s.Reason, problems(s))
 	})
+	k.leadsTo(t, n)
+	return at
+}
+
+// waitHealed waits until a pair serves the client, whichever node does: what one saw
+// before everything was whole may have it give the service to the other yet.
+func (k *client) waitHealed(t testing.TB) (primary *node) {
+	t.Helper()
+	since := k.now()
+	harness.WaitFor(t, "a pair that serves the client", 2*patience, func() (err error) {
+		if primary, err = k.cluster.pair(); err == nil && k.served(primary.name, since) == 0 {
+			err = fmt.Errorf("%s has not served the client", primary.name)
+		}
+		return err
+	})
+	k.leadsTo(t, primary)
+	return primary
+}
+
+// leadsTo holds that the client's neighbour table leads to a node.
+func (k *client) leadsTo(t testing.TB, n *node) {
+	t.Helper()
 	has := n.space.hardware(t, "eth0")
 	if to, err := k.cluster.client.neighbour(virtual); err != nil || to.String() != has.String() {
 		t.Errorf("the client's neighbour table leads to %v (%v), and %s, which serves, has %v", to, err, n.name, has)
 	}
-	return at
 }
 
 func problems(s *control.ServiceStatus) string {
