@@ -149,8 +149,9 @@ func (r *request) durable(version func(s int) uint64, sectors []int) {
 		disks = append(disks, n.peer().stores[l.id])
 	}
 	for _, d := range disks {
-		// What is still to be copied is not there yet; nor can that disk serve.
-		copying := st.Session == mirror.Resyncing && d.stored()[0].Header.State == bitmap.Inconsistent
+		// What is still to be copied is not there yet, and will not be if the target has
+		// failed meanwhile, of which nobody has heard; nor can that disk serve.
+		copying := st.Session == mirror.Resyncing && d.stored()[0].Header.State != bitmap.Consistent
 		for _, s := range sectors {
 			want := version(s)
 			if want > 0 && !l.has(s, d.data.durable[s], want) && !l.rotten[s/perBlock] && !copying {

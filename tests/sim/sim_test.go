@@ -121,6 +121,7 @@ func report(t *testing.T, s Stats, took time.Duration) {
 }
 
 // explain prints the seed first, then looks for a smaller schedule that fails alike.
+// How to repeat it is the last line too: of a long log, the end is kept.
 func explain(t *testing.T, opt Options, r Result) {
 	t.Errorf("seed %d: %s\nrepeat: go test ./tests/sim -run TestSim -seed %d", opt.Seed, r.Failure, opt.Seed)
 	if *lessFlag == 0 {
@@ -129,8 +130,8 @@ func explain(t *testing.T, opt Options, r Result) {
 	small := Shrink(opt, r, *lessFlag)
 	small.Trace = true
 	r = Run(small)
-	t.Errorf("seed %d, smaller: %s\nrepeat: go test ./tests/sim -run TestSim -seed %d -sim.keep %s -sim.ops %d\n%s\n%s",
-		small.Seed, r.Failure, small.Seed, numbers(small.Keep), small.Ops, strings.Join(r.Plan, "\n"), strings.Join(last(r.Trace, 120), "\n"))
+	t.Errorf("seed %d, smaller:\n%s\n%s\n%s\nrepeat: go test ./tests/sim -run TestSim -seed %d -sim.keep %s -sim.ops %d",
+		small.Seed, strings.Join(r.Plan, "\n"), strings.Join(last(r.Trace, 120), "\n"), r.Failure, small.Seed, numbers(small.Keep), small.Ops)
 }
 
 func last(lines []string, n int) []string { return lines[max(0, len(lines)-n):] }
