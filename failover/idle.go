@@ -132,9 +132,12 @@ func (m *Machine) peerInStep() bool {
 }
 
 // outlived: the peer is heard and kept running in step while this node
-// restarted, which may have lost what it had not flushed.
+// restarted, which may have lost what it had not flushed. In step is who learned the
+// record's epoch, or follows by its promise while the record is older than that.
 func (m *Machine) outlived() bool {
-	return m.audible() && m.peerInStep() && m.peer.beat.Kept && !m.data.Kept
+	d, b := &m.durable, &m.peer.beat
+	bound := d.Held != 0 && b.Promise == d.Held
+	return m.audible() && (m.peerInStep() || bound) && b.Kept && !m.data.Kept
 }
 
 // met reports whether the nodes have compared what they have.
