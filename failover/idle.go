@@ -132,12 +132,16 @@ func (m *Machine) peerInStep() bool {
 }
 
 // outlived: the peer is heard and kept running in step while this node
-// restarted, which may have lost what it had not flushed. In step is who learned the
-// record's epoch, or follows by its promise while the record is older than that.
+// restarted, which may have lost what it had not flushed.
 func (m *Machine) outlived() bool {
+	return m.audible() && (m.peerInStep() || m.outranRecord()) && m.peer.beat.Kept && !m.data.Kept
+}
+
+// outranRecord: the peer came to be in step after this node was written in alone. It
+// follows by its promise, or has learned the epoch of the pair that was to be next.
+func (m *Machine) outranRecord() bool {
 	d, b := &m.durable, &m.peer.beat
-	bound := d.Held != 0 && b.Promise == d.Held
-	return m.audible() && (m.peerInStep() || bound) && b.Kept && !m.data.Kept
+	return d.Held != 0 && b.Promise == d.Held || d.View.Holder == m.set.Node && d.View.Mode == Alone && b.InStep > d.View.Epoch
 }
 
 // met reports whether the nodes have compared what they have.
@@ -159,6 +163,8 @@ func (m *Machine) mayResume() bool {
 		// From the disk here (rule 18), as this node's last process left it:
 		// that cannot go on.
 		return m.peer.beat.Term == d.View.Epoch && !m.data.Kept && !m.met() && m.settled()
+	case d.View.Mode == Alone && !m.met() && m.outlived() && !m.succeeds: // nobody knows what the peer has
+		return false
 	case m.set.Arbiter == ByWitness, m.audible():
 		return m.settled() || d.View.Mode == Alone && mutated("who restarts waits for the survivor")
 	}

@@ -84,7 +84,7 @@ func (w *world) mayLack(i int) writes {
 	p := &w.nodes[1-i].engine
 	lacks := w.truth.dropped[i]
 	waits := w.linkedFor >= max(foundOut, w.lag+1) || w.now-w.nodes[i].since < foundOut*beatEvery
-	if w.linked() && waits && !w.nodes[i].engine.waited && p.connects && !w.stall && p.kept && p.state == consistent && !p.failed {
+	if w.linked() && waits && !w.nodes[i].engine.waited && !w.stall && p.kept && p.state == consistent && !p.failed {
 		lacks &^= p.applied
 	}
 	return lacks
