@@ -63,11 +63,13 @@ func (r *request) promised() {
 	switch {
 	case r.Op == block.Read:
 		l := v.ledger
-		for s := r.first(); s < r.end(); s++ {
-			c := binary.BigEndian.Uint64(r.Data[int64(s)*sector-r.Offset:])
-			if _, ok := l.possible(s, c); !ok {
-				r.wrong = true
+		r.read = make([]uint64, r.end()-r.first())
+		for i := range r.read {
+			version, ok := l.possible(r.first()+i, binary.BigEndian.Uint64(r.Data[i*sector:]))
+			if !ok {
+				version = impossible
 			}
+			r.read[i] = version
 		}
 	case r.Op == block.Flush:
 		r.durable(func(s int) uint64 { return v.ledger.ackedBy(s, r.acks) }, v.ledger.unflush)

@@ -34,10 +34,13 @@ type request struct {
 	acks    uint64 // clock of acknowledgements when it was made
 	at      time.Duration
 	memory  []byte
-	wrong   bool // Read: a content was not possible
-	lone    bool // a change that the peer lacks
-	doubt   bool // a change that is gone already
+	read    []uint64 // Read: the version of each sector, as it was answered
+	lone    bool     // a change that the peer lacks
+	doubt   bool     // a change that is gone already
 }
+
+// impossible is the version of a sector that reads as it must not.
+const impossible = ^uint64(0)
 
 // act lets a client do something, now and then.
 func (c *client) act() {
@@ -192,7 +195,7 @@ func (r *request) leave() {
 		l.flushedUpTo(r.acks)
 	case r.Op.Changes():
 		for s := r.first(); s < r.end(); s++ {
-			l.ack(s, r.version)
+			l.pin(s, r.version)
 			if r.Flags&block.FUA != 0 {
 				l.flush(s, r.version)
 			}
@@ -204,18 +207,18 @@ func (r *request) leave() {
 }
 
 // heard: a client has read something. An answer that waited for its leave was
-// true when it was read, if it was possible then; one that was not must not
-// have left.
+// true when it was read: what has been overwritten since tells nothing. One that was
+// not true must not have left.
 func (r *request) heard() {
 	l := r.session.client.ledger
 	where := "read at " + r.session.volume.process.node.name
-	for s := r.first(); s < r.end(); s++ {
-		at := int64(s)*sector - r.Offset
-		c := binary.BigEndian.Uint64(r.Data[at:])
-		if _, ok := l.possible(s, c); !ok && !r.wrong {
-			continue // overwritten while the answer waited
+	for i, v := range r.read {
+		s := r.first() + i
+		if v != impossible {
+			l.pin(s, v)
+			continue
 		}
-		l.observe(s, c, where)
+		l.observe(s, binary.BigEndian.Uint64(r.Data[i*sector:]), where)
 	}
 }
 

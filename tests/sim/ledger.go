@@ -86,8 +86,9 @@ func (l *ledger) begin(s int, v uint64, zero bool) {
 	}
 }
 
-// ack: version v is acknowledged. A later one that somebody has seen stays.
-func (l *ledger) ack(s int, v uint64) {
+// pin: version v was acknowledged, or somebody has read it. A later one that was
+// stays.
+func (l *ledger) pin(s int, v uint64) {
 	if v > l.acked[s] {
 		l.settle(s, v)
 	}
@@ -131,8 +132,8 @@ func (l *ledger) observe(s int, c uint64, where string) {
 	case !ok:
 		l.world.fail("ack: %s: volume %d, sector %d (block %d) holds version %d; acknowledged %d, flushed %d, possible %v",
 			where, l.id, s, s/perBlock, c, l.acked[s], l.flushed[s], l.maybe[s])
-	case v != l.acked[s]:
-		l.settle(s, v)
+	default:
+		l.pin(s, v)
 	}
 }
 
