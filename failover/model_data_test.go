@@ -108,6 +108,7 @@ func (w *world) data(i int) Data {
 		Whole: e.state == consistent && !e.failed, New: e.state == blank,
 		Mirrored: e.view == mirroring, Kept: e.kept || e.view == mirroring, Meeting: e.view == greeting, Winner: e.winner,
 		Lost:   e.primary && !e.failed && e.right != RightAlone && e.flushed && e.view != mirroring && e.view != copying,
+		Lone:   e.primary && e.right == RightAlone,
 		Failed: e.primary && e.failed && e.asked && !e.named,
 	}
 }

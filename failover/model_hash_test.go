@@ -274,7 +274,7 @@ func (c *canon) durable(d *NodeState) {
 }
 
 func (c *canon) seen(d *Data) {
-	c.bools(d.Whole, d.New, d.Mirrored, d.Kept, d.Meeting, d.Lost, d.Failed, d.Stuck)
+	c.bools(d.Whole, d.New, d.Mirrored, d.Kept, d.Meeting, d.Lost, d.Lone, d.Failed, d.Stuck)
 	c.bytes(uint8(d.Winner))
 }
 

@@ -120,11 +120,12 @@ func (m *Machine) keepRight() {
 	}
 }
 
-// paired reports whether the record says pair, with this node, and nothing
-// else gives it a right.
+// paired reports whether the record says pair, with this node, in the epoch in which
+// it serves, and nothing else gives it a right. A record from before it went alone by
+// a promise says nothing of what the two have now.
 func (m *Machine) paired() bool {
 	d := &m.durable
-	return m.right == RightPair && d.View.Mode == Pair && d.View.Holder == m.set.Node && d.Held == 0
+	return m.right == RightPair && d.View.Mode == Pair && d.View.Holder == m.set.Node && d.View.Epoch >= m.term && d.Held == 0
 }
 
 // seekAlone: the peer is lost, every volume has stopped replicating and is
@@ -151,8 +152,9 @@ func (m *Machine) becomeAlone(term uint64, reason string) {
 
 // pair brings the record back to pair (rule 16), at every try in this order:
 // the peer durably learns the next epoch; this node gives up being alone, and
-// durably the promise that it holds; then it asks. While the answer is missing it
-// has neither right, and serves what both have on its lease.
+// durably the promise that it holds; then, when every volume has taken that, it asks.
+// While the answer is missing it has neither right, and serves what both have on its
+// lease.
 func (m *Machine) pair() {
 	if m.set.Arbiter == ByWitness && !m.fresh() || m.now < m.ask.retry {
 		return
@@ -178,7 +180,9 @@ func (m *Machine) pair() {
 	if m.followed(b) {
 		m.renewed(b.Echo)
 	}
-	m.seek(forPair)
+	if !m.data.Lone {
+		m.seek(forPair)
+	}
 }
 
 // giveDisk: a disk here has failed. The record names the peer before anything

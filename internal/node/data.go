@@ -52,6 +52,7 @@ func Sum(volumes []Seen, holder bool) failover.Data {
 		d.Kept = d.Kept && (st.KeptInStep || mirrored)
 		d.Meeting = d.Meeting || st.Session == mirror.Greeting || st.Session == mirror.Draining
 		d.Lost = d.Lost && v.Waits && v.Asked == mirror.AskAlone
+		d.Lone = d.Lone || st.Primary && st.Right == mirror.RightAlone
 		d.Failed = d.Failed || v.Waits && v.Asked == mirror.AskPeer
 		d.Stuck = d.Stuck || v.Stuck
 		d.Owes = d.Owes || !st.Equals && winnerOf(st) == failover.Mine && st.Session != mirror.Hosting
