@@ -192,7 +192,7 @@ func (m *Machine) whyWaiting() string {
 		return "maintenance: nothing is taken over"
 	case m.set.Arbiter == ByWitness && !m.reachesWitness():
 		return fmt.Sprintf("waits for the witness: without it nobody can say whether %s has newer data", peer)
-	case m.audible() && b.Wanted == WantStop && !m.met() && m.outlived():
+	case b.Wanted == WantStop && m.unmetSurvivor():
 		return fmt.Sprintf("%s kept running, may have what was lost here, and the service is stopped there: `twinbd start %s` on it", peer, service)
 	case d.View.Holder == m.set.Node && m.audible() && !m.met():
 		return fmt.Sprintf("compares its data with %s before it serves", peer)

@@ -43,7 +43,7 @@ func (m *Machine) whileHolding() {
 	case m.peerWins():
 		m.seek(forGive)
 	case !m.data.Whole:
-	case !m.met() && m.outlived() && !mutated("a promise's holder that restarted compares first"):
+	case m.unmetSurvivor() && !mutated("a promise's holder that restarted compares first"):
 		// It went on alone by the promise, or lost its power before it did.
 	case m.fresh() && (m.settled() || mutated("a promise's holder waits for the survivor")):
 		m.seek(forClaim)
@@ -137,6 +137,9 @@ func (m *Machine) outlived() bool {
 	return m.audible() && (m.peerInStep() || m.outranRecord()) && m.peer.beat.Kept && !m.data.Kept
 }
 
+// unmetSurvivor: such a peer may have what was lost here, and nobody has compared.
+func (m *Machine) unmetSurvivor() bool { return !m.met() && m.outlived() }
+
 // outranRecord: the peer came to be in step after this node was written in alone. It
 // follows by its promise, or has learned the epoch of the pair that was to be next.
 func (m *Machine) outranRecord() bool {
@@ -163,7 +166,7 @@ func (m *Machine) mayResume() bool {
 		// From the disk here (rule 18), as this node's last process left it:
 		// that cannot go on.
 		return m.peer.beat.Term == d.View.Epoch && !m.data.Kept && !m.met() && m.settled()
-	case d.View.Mode == Alone && !m.met() && m.outlived() && !m.succeeds: // nobody knows what the peer has
+	case d.View.Mode == Alone && m.unmetSurvivor() && !m.succeeds:
 		return false
 	case m.set.Arbiter == ByWitness, m.audible():
 		return m.settled() || d.View.Mode == Alone && mutated("who restarts waits for the survivor")

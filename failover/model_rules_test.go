@@ -73,7 +73,7 @@ func (w *world) check() {
 
 // mayLack is what a node that serves may lack though it was acknowledged: what
 // it lost itself with its power before a flush (F17 of the protocol's review),
-// unless a peer that kept running in step has it, and both have heard each other
+// unless a peer that kept running in step has it, stopped since or not, and both have heard each other
 // for long enough to find that out, or would have, had it waited (rule 22). No
 // flushed write is ever excused, nor what a node lacks for any other reason than
 // that its own power went: a takeover by a node that kept running loses nothing.
