@@ -197,7 +197,8 @@ func (k *client) dial(ctx context.Context) (*connection, error) {
 // operate makes one operation. The first worker only writes: what it waits is
 // what is measured.
 func (w *worker) operate() error {
-	impatient := time.AfterFunc(answerLimit, func() { _ = w.conn.raw.Close() })
+	raw := w.conn.raw // w.conn may be another by the time that the limit is over
+	impatient := time.AfterFunc(answerLimit, func() { _ = raw.Close() })
 	defer impatient.Stop()
 	kind := w.random.IntN(100)
 	if w.number > 0 && kind < 5 {
