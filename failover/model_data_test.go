@@ -36,8 +36,9 @@ type engine struct {
 
 	// In its process.
 	primary  bool
-	right    Right
+	right    Right // what lets a reply out, with until: the machine's word, at once
 	until    time.Duration
+	taken    Right // what it goes on by: the machine's word, when its turn comes
 	connects bool
 	view     view
 	session  uint8
@@ -107,8 +108,8 @@ func (w *world) data(i int) Data {
 	return Data{
 		Whole: e.state == consistent && !e.failed, New: e.state == blank,
 		Mirrored: e.view == mirroring, Kept: e.kept || e.view == mirroring, Meeting: e.view == greeting, Winner: e.winner,
-		Lost:   e.primary && !e.failed && e.right != RightAlone && e.flushed && e.view != mirroring && e.view != copying,
-		Lone:   e.primary && e.right == RightAlone,
+		Lost:   e.primary && !e.failed && e.taken != RightAlone && e.flushed && e.view != mirroring && e.view != copying,
+		Lone:   e.primary && e.taken == RightAlone,
 		Failed: e.primary && e.failed && e.asked && !e.named,
 	}
 }
@@ -207,7 +208,19 @@ func (w *world) dataMove() bool {
 			return true
 		}
 	}
-	return w.connect()
+	return w.connect() || w.takeRights()
+}
+
+// takeRights: a data path that stood still hears of its right last. Nothing says
+// that what it does before waits for that.
+func (w *world) takeRights() bool {
+	took := false
+	for i := range w.nodes {
+		e := &w.nodes[i].engine
+		took = took || e.taken != e.right
+		e.taken = e.right
+	}
+	return took
 }
 
 func (w *world) move(i int) bool {
@@ -237,7 +250,7 @@ func (w *world) move(i int) bool {
 
 // mayCopy: a source has the right to be the only copy that counts.
 func (w *world) mayCopy(e *engine) bool {
-	return e.sources || e.primary && (e.right == RightAlone || mutated("a resync needs the right to be alone"))
+	return e.sources || e.primary && (e.taken == RightAlone || mutated("a resync needs the right to be alone"))
 }
 
 // connect begins a session. It waits until nothing of the last one is under way.
@@ -293,7 +306,7 @@ func (w *world) launch(i int) bool {
 		return false
 	}
 	replicates := e.view == mirroring || e.view == copying || e.view == remote
-	if e.failed && e.view != remote || !e.failed && !replicates && e.right != RightAlone {
+	if e.failed && e.view != remote || !e.failed && !replicates && e.taken != RightAlone {
 		return false
 	}
 	for k := range writes(8) {
@@ -344,7 +357,7 @@ func (w *world) acknowledge(i int) bool {
 	switch {
 	case e.view == mirroring, e.view == remote, e.view == copying:
 		done &= e.peerHas
-	case e.right != RightAlone:
+	case e.taken != RightAlone:
 		return false
 	case e.base == 0:
 		w.part(e) // durable before the first lone acknowledgement
@@ -371,7 +384,7 @@ func (w *world) flush(i int) bool {
 		}
 	case both && e.failed:
 		p.durable = p.applied
-	case e.right == RightAlone && !e.failed:
+	case e.taken == RightAlone && !e.failed:
 		if e.base == 0 && e.marks != 0 {
 			w.part(e)
 		}

@@ -110,7 +110,7 @@ func (w *world) checkNode(i int) {
 		w.violate("RIGHT: %s is bound by %d, and is about to serve", places[i], d.Promise)
 	case n.engine.primary && n.engine.state == inconsistent:
 		w.violate("LOST: %s serves an inconsistent disk", places[i])
-	case !n.engine.primary && n.engine.right != RightNone:
+	case !n.engine.primary && (n.engine.right != RightNone || n.engine.taken != RightNone):
 		w.violate("RIGHT: %s does not serve, and its data path has a right", places[i])
 	}
 }

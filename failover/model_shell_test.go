@@ -55,6 +55,9 @@ func (w *world) act(i int, a Action) {
 		back(evFence, w.nodes[1-i].up)
 	case DoRight:
 		n.engine.right, n.engine.until = a.Right, a.Until
+		if !w.stall {
+			n.engine.taken = a.Right
+		}
 	case DoNames:
 		n.engine.named = true
 	case DoSource:

@@ -81,6 +81,14 @@ var starts = []start{
 		w := begun(choice{do: crash, a: beta}, beats(8), choice{do: restart, a: beta})
 		return w.delayed(func(e *event) bool { return e.answer != nil && e.answer.Granted })
 	}},
+	{"up to date again, and the data path stands still", func() *world {
+		w := begun(choice{do: crash, a: beta}, beats(8), choice{do: restart, a: beta})
+		w.reach(func() bool { return w.nodes[alpha].engine.view == mirroring })
+		w.choose(choice{do: stallData})
+		w.choose(writeOf(alpha, 0))
+		w.ticks(3)
+		return w
+	}},
 	{"a handover by promise", func() *world {
 		return begun(writeOf(alpha, 0), choice{do: failWitness}, beats(5), choice{do: opSwitch, a: alpha}, beats(2))
 	}},
@@ -179,13 +187,19 @@ func begun(list ...choice) *world {
 
 // delayed lets things happen until such a message is due, which is put aside.
 func (w *world) delayed(which func(*event) bool) *world {
+	w.reach(func() bool { return len(w.queue) > 0 && which(&w.queue[0]) })
+	w.choose(choice{do: delayNext})
+	w.settle()
+	return w
+}
+
+// reach lets things happen until it has come to something.
+func (w *world) reach(come func() bool) {
 	for range 1000 {
-		if len(w.queue) > 0 && which(&w.queue[0]) {
-			w.choose(choice{do: delayNext})
-			w.settle()
-			return w
+		if come() {
+			return
 		}
 		w.step()
 	}
-	panic(noStart("no such message"))
+	panic(noStart("it does not come to that"))
 }

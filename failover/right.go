@@ -174,13 +174,11 @@ func (m *Machine) pair() {
 	m.store(func(d *NodeState) {
 		d.Disowned, d.Held = max(d.Disowned, d.Held), 0
 	})
-	if !mutated("alone is given up before pair is asked") {
-		m.right, m.term, m.risk, m.because = RightPair, m.teach, false, "every volume is up to date"
-	}
+	m.right, m.term, m.risk, m.because = RightPair, m.teach, false, "every volume is up to date"
 	if m.followed(b) {
 		m.renewed(b.Echo)
 	}
-	if !m.data.Lone {
+	if !m.data.Lone || mutated("alone is given up before pair is asked") {
 		m.seek(forPair)
 	}
 }
