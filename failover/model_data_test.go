@@ -39,6 +39,7 @@ type engine struct {
 	right    Right // what lets a reply out, with until: the machine's word, at once
 	until    time.Duration
 	taken    Right // what it goes on by: the machine's word, when its turn comes
+	passes   bool  // by then it was told first that it is alone
 	connects bool
 	view     view
 	session  uint8
@@ -109,7 +110,7 @@ func (w *world) data(i int) Data {
 		Whole: e.state == consistent && !e.failed, New: e.state == blank,
 		Mirrored: e.view == mirroring, Kept: e.kept || e.view == mirroring, Meeting: e.view == greeting, Winner: e.winner,
 		Lost:   e.primary && !e.failed && e.taken != RightAlone && e.flushed && e.view != mirroring && e.view != copying,
-		Lone:   e.primary && e.taken == RightAlone,
+		Lone:   e.primary && (e.right == RightAlone || e.taken == RightAlone || e.passes),
 		Failed: e.primary && e.failed && e.asked && !e.named,
 	}
 }
@@ -211,14 +212,27 @@ func (w *world) dataMove() bool {
 	return w.connect() || w.takeRights()
 }
 
+// told gives a right. A data path that stands still takes it when it goes on, and
+// what it was told before comes first.
+func (e *engine) told(r Right, until time.Duration, stall bool) {
+	if stall || e.taken != e.right || e.passes {
+		e.passes = e.passes || e.right == RightAlone && e.taken != RightAlone
+	} else {
+		e.taken = r
+	}
+	e.right, e.until = r, until
+}
+
 // takeRights: a data path that stood still hears of its right last. Nothing says
 // that what it does before waits for that.
 func (w *world) takeRights() bool {
 	took := false
 	for i := range w.nodes {
 		e := &w.nodes[i].engine
-		took = took || e.taken != e.right
-		e.taken = e.right
+		took = took || e.taken != e.right || e.passes
+		if e.taken = e.right; e.passes {
+			e.taken, e.passes = RightAlone, false
+		}
 	}
 	return took
 }

@@ -282,7 +282,7 @@ func (c *canon) engine(i int) {
 	e, p := &c.w.nodes[i].engine, &c.w.nodes[1-i].engine
 	c.bytes(uint8(e.applied), uint8(e.durable), uint8(e.marks), uint8(e.state), uint8(e.right), uint8(e.taken), uint8(e.view), e.quiet, uint8(e.winner), uint8(e.waiting), uint8(e.flight), uint8(e.peerHas))
 	c.bools(e.gen == p.gen, e.base != 0, e.ancestors&(1<<p.gen) != 0)
-	c.bools(e.failed, e.asked, e.dead, e.equal == c.w.nodes[1-i].boot, e.last, e.primary, e.connects, e.session != 0, e.session == p.session, e.kept, e.named, e.sources, e.waited, e.flushed, e.retry > c.w.now)
+	c.bools(e.failed, e.asked, e.dead, e.equal == c.w.nodes[1-i].boot, e.last, e.primary, e.connects, e.session != 0, e.session == p.session, e.kept, e.named, e.sources, e.waited, e.flushed, e.passes, e.retry > c.w.now)
 	c.ahead(e.until, c.w.local(i))
 	if e.view == greeting {
 		h := &c.w.session.hellos[i]

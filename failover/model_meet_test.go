@@ -154,7 +154,7 @@ func (w *world) promote(i int, a Action) bool {
 	e.primary, e.last, e.flushed, e.named, e.sources = true, true, false, false, false
 	m := &w.nodes[i].m
 	e.waited = m.because == "granted: "+forResume.String() && m.waitedLong() && !m.met()
-	e.right, e.until, e.taken = a.Right, a.Until, a.Right
+	e.right, e.until, e.taken, e.passes = a.Right, a.Until, a.Right, false
 	if w.together() {
 		p.last = false
 	}
@@ -167,7 +167,7 @@ func (w *world) demote(i int) {
 	if !e.primary {
 		return
 	}
-	e.primary, e.right, e.until, e.taken, e.named = false, RightNone, 0, RightNone, false
+	e.primary, e.right, e.until, e.taken, e.passes, e.named = false, RightNone, 0, RightNone, false, false
 	e.waiting, e.flight, e.peerHas, e.asked, e.dead = 0, 0, 0, false, false
 	if e.failed {
 		w.lose(i)

@@ -53,7 +53,7 @@ var rules = []struct{ trace, rule string }{
 
 // kept are rules that nothing misses: a second line. If something does miss one,
 // it belongs above.
-var kept = []string{"an old request is void", "a restarted node follows nobody", "a node that is started again waits as one that restarted"}
+var kept = []string{"an old request is void", "a restarted node follows nobody", "a node that is started again waits as one that restarted", "a volume is alone from when it is told"}
 
 var mutationStates = flag.Int("mutation.states", 3000, "how many states to explore per start and bound before a walk")
 var mutationWalks = flag.Int("mutation.walks", 2000, "how many walks then")

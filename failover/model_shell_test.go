@@ -54,10 +54,7 @@ func (w *world) act(i int, a Action) {
 		w.fence(i)
 		back(evFence, w.nodes[1-i].up)
 	case DoRight:
-		n.engine.right, n.engine.until = a.Right, a.Until
-		if !w.stall {
-			n.engine.taken = a.Right
-		}
+		n.engine.told(a.Right, a.Until, w.stall)
 	case DoNames:
 		n.engine.named = true
 	case DoSource:

@@ -89,6 +89,19 @@ var starts = []start{
 		w.ticks(3)
 		return w
 	}},
+	{"alone granted late, nothing differs any more, and the data path stands still", func() *world {
+		w := begun()
+		w.lines[third][alpha] = slow
+		w.choose(choice{breakSession, alpha, 0})
+		w.reach(func() bool { return w.nodes[alpha].engine.view != mirroring })
+		w.reach(func() bool { return w.nodes[alpha].engine.view == mirroring && w.nodes[beta].engine.view == mirroring })
+		w.choose(choice{do: stallData})
+		w.lines[third][alpha] = open
+		w.choose(choice{do: arrive})
+		w.choose(writeOf(alpha, 0))
+		w.ticks(3)
+		return w
+	}},
 	{"a handover by promise", func() *world {
 		return begun(writeOf(alpha, 0), choice{do: failWitness}, beats(5), choice{do: opSwitch, a: alpha}, beats(2))
 	}},

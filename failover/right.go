@@ -41,6 +41,9 @@ func (m *Machine) leaseless() bool {
 // while nothing is.
 func (m *Machine) setRight() {
 	a := m.allowed()
+	if a.right == RightAlone && !mutated("a volume is alone from when it is told") {
+		m.data.Lone = true // whatever the volumes said last: they have that, or will
+	}
 	if m.role == promoting || m.role == serving || m.role == leaving {
 		if a != m.told {
 			if a.right != m.told.right {

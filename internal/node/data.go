@@ -21,8 +21,9 @@ func (s *service) look(m *failover.Machine, now time.Duration) []failover.Action
 func (s *service) data() failover.Data {
 	seen := make([]Seen, len(s.volumes))
 	for i, v := range s.volumes {
+		ahead := v.heard.Load() < s.lone // looked at first: the status is then of after it
 		st, asked, waits := s.waits(v)
-		seen[i] = Seen{Status: st, Waits: waits, Asked: asked, Stuck: v.Hung() >= v.patience()}
+		seen[i] = Seen{Status: st, Waits: waits, Asked: asked, Ahead: ahead, Stuck: v.Hung() >= v.patience()}
 	}
 	d := Sum(seen, s.machine.Durable().View.Holder == s.node.self.Name)
 	d.Detached, d.Addressed = s.app.addresses.cutLoose(), s.app.addresses.here()
@@ -34,6 +35,7 @@ type Seen struct {
 	Status *mirror.Status
 	Waits  bool // for what it has asked
 	Asked  mirror.Ask
+	Ahead  bool // a word on being alone is still ahead of it: that it may be, or may no longer
 	Stuck  bool // its data path has not turned for too long
 }
 
@@ -52,7 +54,7 @@ func Sum(volumes []Seen, holder bool) failover.Data {
 		d.Kept = d.Kept && (st.KeptInStep || mirrored)
 		d.Meeting = d.Meeting || st.Session == mirror.Greeting || st.Session == mirror.Draining
 		d.Lost = d.Lost && v.Waits && v.Asked == mirror.AskAlone
-		d.Lone = d.Lone || st.Primary && st.Right == mirror.RightAlone
+		d.Lone = d.Lone || v.Ahead || st.Primary && st.Right == mirror.RightAlone
 		d.Failed = d.Failed || v.Waits && v.Asked == mirror.AskPeer
 		d.Stuck = d.Stuck || v.Stuck
 		d.Owes = d.Owes || !st.Equals && winnerOf(st) == failover.Mine && st.Session != mirror.Hosting

@@ -118,7 +118,10 @@ func (s *service) exchange(ctx context.Context, nonce uint64, ask func(context.C
 // would have lasted.
 func (s *service) setRight(r failover.Right, until time.Duration) {
 	right := mirrorRight(r)
-	s.right.Store(uint32(right))
+	if before := mirror.Right(s.right.Swap(uint32(right))); before == mirror.RightAlone || right == mirror.RightAlone {
+		s.lone++
+	}
+	lone := s.lone
 	if right != mirror.RightNone || !s.machine.LeavesInOrder() {
 		for _, v := range s.volumes {
 			v.lease.extend(until)
@@ -132,6 +135,10 @@ func (s *service) setRight(r failover.Right, until time.Duration) {
 	s.each(func(v *volume, now time.Duration) {
 		if v.engine.NeedsRight() && v.engine.Status().Right != right {
 			v.engine.SetRight(now, right)
+		}
+		v.publish()
+		if v.heard.Swap(lone) != lone {
+			s.poke()
 		}
 	})
 }

@@ -40,6 +40,7 @@ type service struct {
 
 	shown atomic.Pointer[shown]
 	right atomic.Uint32 // mirror.Right, as last granted
+	lone  uint64        // words to the volumes on being alone: that they may be, or may no longer; owned by run
 	held  atomic.Bool   // no volume may connect: the service is about to go alone, or stopped
 
 	inherited atomic.Bool // what an earlier process has left may be taken over as it is; see cleanUp

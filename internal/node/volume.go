@@ -32,6 +32,7 @@ type volume struct {
 	status  atomic.Pointer[mirror.Status]
 	linked  atomic.Pointer[link] // the links to the peer, nil while there are none
 	lease   lease                // until when replies may leave
+	heard   atomic.Uint64        // the last word on being alone that it has taken, and shown in its status
 	device  *device              // nil: none is configured
 
 	resolving sync.Mutex    // held while a split is being resolved here

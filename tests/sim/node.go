@@ -63,9 +63,10 @@ type process struct {
 
 	asking   uint64 // the exchange with the witness under way
 	right    mirror.Right
-	standing bool // no volume may connect
-	parting  bool // likewise
-	looking  bool // a look is on its way
+	lone     uint64 // words to the volumes on being alone
+	standing bool   // no volume may connect
+	parting  bool   // likewise
+	looking  bool   // a look is on its way
 	last     time.Duration
 }
 

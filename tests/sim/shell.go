@@ -144,6 +144,10 @@ func (p *process) each(f func(v *volume, now time.Duration)) {
 // its turn.
 func (p *process) setRight(r failover.Right, until time.Duration) {
 	right := mirrorRight(r)
+	if p.right == mirror.RightAlone || right == mirror.RightAlone {
+		p.lone++
+	}
+	lone := p.lone
 	p.right = right
 	if right != mirror.RightNone || !p.machine.LeavesInOrder() {
 		for _, v := range p.volumes {
@@ -156,6 +160,11 @@ func (p *process) setRight(r failover.Right, until time.Duration) {
 	p.each(func(v *volume, now time.Duration) {
 		if v.engine.NeedsRight() && v.engine.Status().Right != right {
 			v.engine.SetRight(now, right)
+		}
+		v.publish()
+		if v.heard != lone {
+			v.heard = lone
+			p.poke()
 		}
 	})
 }
@@ -354,7 +363,7 @@ func (p *process) look(m *failover.Machine, now time.Duration) []failover.Action
 		if v.waits && v.asked == mirror.AskAlone && v.status.Session == mirror.Mirroring {
 			v.waits = false
 		}
-		seen[i] = shell.Seen{Status: &v.status, Waits: v.waits, Asked: v.asked, Stuck: v.hung() >= diskTimeout}
+		seen[i] = shell.Seen{Status: &v.status, Waits: v.waits, Asked: v.asked, Ahead: v.heard < p.lone, Stuck: v.hung() >= diskTimeout}
 	}
 	return m.Saw(now, shell.Sum(seen, m.Durable().View.Holder == p.node.name))
 }

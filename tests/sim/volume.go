@@ -21,6 +21,7 @@ type volume struct {
 	status  mirror.Status // as last published
 	apart   uint64        // acknowledgements when, as the primary, it last lost an equal peer
 	lease   time.Duration // until when replies may leave, on the node's clock
+	heard   uint64        // the last word on being alone that it has taken
 	asked   mirror.Ask
 	waits   bool // for what was asked
 
