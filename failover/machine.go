@@ -100,7 +100,7 @@ type Data struct {
 	Winner   Winner
 	Owes     bool // some volume here has what the peer has not, and the peer waits for it
 	Lost     bool // primary: no volume is replicated any more, all are flushed and wait for the right to go on
-	Lone     bool // primary: some volume has the right to be alone still
+	Lone     bool // some volume has the right to be alone still, or has a word on that ahead of it
 	Failed   bool // primary: a disk failed, and the volume waits until the record names the peer
 	Stuck    bool // the data path has not turned for too long (rule 8)
 	Detached bool // an interface that the service's addresses belong on does not carry
